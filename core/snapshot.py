@@ -1,0 +1,298 @@
+"""Snapshots of code: what a job runs from, so that editing during a run changes nothing.
+
+A snapshot is a folder `code/STORE/` of the home, named by the digest of everything in it, made under another name and
+renamed into place: it is there whole or not at all, and the same code is stored once. There are two sorts: the user's
+code root (tracked and unignored files), and our own packages together with the one that holds the kind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.digests import Digests
+from core.errors import BadInput
+from core.fsio import digest, fsync_dir, no_space
+from core.git import Git, GitError, git_of
+from core.home import Home
+from core.spec import CodeRef
+
+MAX_BYTES = 200 << 20
+MAX_FILES = 20_000
+# Never part of anybody's code, whether git is asked or not.
+JUNK_FOLDERS = frozenset(
+    {
+        *(".git", ".hg", ".svn", "__pycache__", ".venv", "venv", ".tox", ".nox", "node_modules", ".lab"),
+        *(".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".ipynb_checkpoints", ".eggs"),
+    }
+)
+JUNK_FILES = (".pyc", ".pyo", ".swp", "~")
+_SYNC_EACH = 200  # with more files, one sync of everything is faster than one for each
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a listing: where it goes, what it holds, and whether it may be executed."""
+
+    name: str
+    source: Path
+    sha256: str  # or `link:TARGET`
+    size: int
+    executable: bool = False
+
+    @property
+    def row(self) -> list[object]:
+        return [self.name, self.sha256, self.executable]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Everything that a snapshot holds, in sorted order, and what was left out of it with the reason."""
+
+    entries: tuple[Entry, ...]
+    left_out: tuple[str, ...] = ()
+    git: Git | None = None
+
+    @property
+    def store(self) -> str:
+        return digest([e.row for e in self.entries])
+
+    @property
+    def size(self) -> int:
+        return sum(e.size for e in self.entries)
+
+
+@dataclass
+class _Found:
+    files: dict[str, tuple[Path, os.stat_result]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+
+def snapshot(
+    home: Home, root: Path, digests: Digests, *, subdir: str = "", write: bool = True
+) -> tuple[CodeRef, Listing]:
+    """Snapshot the code root `root`; with `write` false only say what it would be.
+
+    Raises:
+        BadInput: the root is not a folder, or holds more than belongs into a snapshot.
+    """
+    for _ in range(3):
+        listing = list_root(root, digests)
+        if not write or _store(home, listing):
+            git = listing.git
+            return (
+                CodeRef(
+                    digest=listing.store,
+                    store=listing.store,
+                    root=str(root),
+                    subdir=subdir,
+                    commit=git.commit if git else None,
+                    dirty=git.dirty if git else False,
+                ),
+                listing,
+            )
+    raise BadInput(f"the code in {root} changes while it is being copied", hint="try again when it is still")
+
+
+def list_root(root: Path, digests: Digests) -> Listing:
+    """What a snapshot of `root` would hold: what git tracks or does not ignore, else all but obvious junk."""
+    if not root.is_dir():
+        raise BadInput(f"the code root {root} is not a folder", hint="name an existing folder with --code")
+    try:
+        git = git_of(root)
+    except GitError as error:
+        raise BadInput(
+            f"git cannot list the code root {root}: {error}", hint="mend that, or name another root with --code"
+        ) from error
+    found = _Found()
+    _collect(root, "", git.files if git else None, found)
+    _refuse_large(root, found)
+    return Listing(tuple(_entries(found, digests)), tuple(found.left_out), git)
+
+
+def store_path(home: Home, store: str) -> Path:
+    return home.code / store
+
+
+def store_listing(home: Home, listing: Listing) -> bool:
+    """Put `listing` into the home's store. False when a file changed while it was copied: list again."""
+    return _store(home, listing)
+
+
+def walk_package(folder: Path, prefix: str, digests: Digests) -> list[Entry]:
+    """All files of a Python package but its caches, named `prefix/...`."""
+    found = _Found()
+    _collect(folder, "", None, found)
+    _refuse_large(folder, found)
+    return [Entry(f"{prefix}/{e.name}", e.source, e.sha256, e.size, e.executable) for e in _entries(found, digests)]
+
+
+def _collect(root: Path, prefix: str, names: Iterable[str] | None, found: _Found) -> None:
+    """Gather the files below `root`, with lstat, each under `prefix`; a listed folder is a repository of its own."""
+    real_root = os.path.realpath(root)
+    for name in names if names is not None else _walk(root):
+        full = root / name
+        try:
+            info = full.lstat()
+        except OSError:
+            continue  # tracked, but deleted in the working folder
+        if stat.S_ISDIR(info.st_mode):
+            inner = git_of(full)
+            _collect(full, f"{prefix}{name.rstrip('/')}/", inner.files if inner else None, found)
+        elif stat.S_ISLNK(info.st_mode):
+            target = os.path.realpath(full)
+            if target != real_root and not target.startswith(real_root + os.sep):
+                found.left_out.append(f"{prefix}{name} is a link that leads outside, to {target}")
+            else:
+                found.files[prefix + name] = (full, info)
+        elif stat.S_ISREG(info.st_mode):
+            found.files[prefix + name] = (full, info)
+        else:
+            found.left_out.append(f"{prefix}{name} is neither a file nor a link")
+        if len(found.files) > 20 * MAX_FILES:
+            return  # far beyond the limit already: no need to see all of it
+
+
+def _walk(root: Path) -> Iterable[str]:
+    for folder, names, files in os.walk(root):
+        names[:] = sorted(n for n in names if n not in JUNK_FOLDERS and not n.endswith(".egg-info"))
+        rel = os.path.relpath(folder, root)
+        base = "" if rel == "." else f"{rel}/"
+        links = [n for n in names if os.path.islink(os.path.join(folder, n))]
+        # A folder with a journal in it is a home of ours, whatever it is called.
+        names[:] = [
+            n for n in names if n not in links and not os.path.exists(os.path.join(folder, n, "journal.witness"))
+        ]
+        for name in sorted(files + links):
+            if not name.endswith(JUNK_FILES):
+                yield base + name
+
+
+def _entries(found: _Found, digests: Digests) -> Iterable[Entry]:
+    for name in sorted(found.files):
+        full, info = found.files[name]
+        if stat.S_ISLNK(info.st_mode):
+            # An absolute link into the root would lead back to the files that may be edited.
+            target = os.readlink(full)
+            if os.path.isabs(target):
+                target = os.path.relpath(os.path.realpath(full), os.path.realpath(full.parent))
+            yield Entry(name, full, f"link:{target}", 0)
+            continue
+        try:
+            content = digests.file(full)
+        except OSError as error:
+            raise BadInput(
+                f"{full}, part of the code, cannot be read: {error.strerror}",
+                hint="let git ignore it, or make it readable",
+            ) from error
+        yield Entry(name, full, content.sha256, content.size, bool(info.st_mode & 0o100))
+
+
+def _refuse_large(root: Path, found: _Found) -> None:
+    count = len(found.files)
+    total = sum(info.st_size for _, info in found.files.values())
+    if count <= MAX_FILES and total <= MAX_BYTES:
+        return
+    sizes: dict[str, list[int]] = {}
+    for name, (_, info) in found.files.items():
+        top = name.split("/", 1)[0] + "/" if "/" in name else "files beside them"
+        entry = sizes.setdefault(top, [0, 0])
+        entry[0] += info.st_size
+        entry[1] += 1
+    by_size = total > MAX_BYTES
+    largest = sorted(sizes.items(), key=lambda kv: kv[1][0 if by_size else 1], reverse=True)[:5]
+    named = ", ".join(f"{name} {size / (1 << 20):,.0f} MB in {n:,} files" for name, (size, n) in largest)
+    raise BadInput(
+        f"the code root {root} holds {total / (1 << 20):,.0f} MB in {count:,} files, more than the {MAX_BYTES >> 20} MB or {MAX_FILES:,} files "
+        f"of a snapshot; the largest folders are {named}",
+        hint="name those in .gitignore, declare data with --input, or name a smaller root with --code FOLDER (`--code none` for no code)",
+    )
+
+
+def _store(home: Home, listing: Listing) -> bool:
+    """Write `listing` under its digest. False when a file was no longer what was listed."""
+    final = store_path(home, listing.store)
+    if _is_whole(final, listing):
+        return True
+    home.code.mkdir(parents=True, exist_ok=True)
+    tmp = home.code / f".{listing.store[:12]}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
+    try:
+        tmp.mkdir()
+        if not _fill(tmp, listing):
+            return False
+        if final.exists():  # there, but not whole: somebody touched it
+            final.rename(home.code / f".damaged.{final.name[:12]}.{os.urandom(4).hex()}")
+        try:
+            tmp.rename(final)
+        except OSError:
+            if not _is_whole(final, listing):  # else another process was first; theirs is as good
+                raise
+        fsync_dir(home.code)
+        return True
+    except OSError as error:
+        from core.errors import DiskFull
+
+        if no_space(error):
+            raise DiskFull(
+                f"the disk of {home.path} is full: the code could not be stored", hint="free some space"
+            ) from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(tmp)
+
+
+def _fill(tmp: Path, listing: Listing) -> bool:
+    folders = {tmp}
+    each = len(listing.entries) <= _SYNC_EACH
+    for entry in listing.entries:
+        target = tmp / entry.name
+        if target.parent not in folders:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folders.add(target.parent)
+        if entry.sha256.startswith("link:"):
+            os.symlink(entry.sha256[5:], target)
+            continue
+        h = hashlib.sha256()
+        try:
+            with entry.source.open("rb", buffering=0) as source, target.open("xb", buffering=0) as out:
+                while block := source.read(1 << 20):
+                    h.update(block)
+                    view = memoryview(block)
+                    while view:
+                        view = view[out.write(view) :]
+                if each:
+                    os.fsync(out.fileno())
+        except FileNotFoundError:
+            return False
+        if h.hexdigest() != entry.sha256:
+            return False
+        target.chmod(0o755 if entry.executable else 0o644)
+    if each:
+        for folder in folders:
+            fsync_dir(folder)
+    else:
+        os.sync()
+    return True
+
+
+def _is_whole(folder: Path, listing: Listing) -> bool:
+    """Is everything there, by name and size? What it costs to catch a half-removed store at each submit."""
+    base = str(folder)
+    try:
+        for entry in listing.entries:
+            info = os.lstat(f"{base}/{entry.name}")  # noqa: PTH116 - thousands of times
+            if entry.sha256.startswith("link:"):
+                if not stat.S_ISLNK(info.st_mode):
+                    return False
+            elif info.st_size != entry.size or not stat.S_ISREG(info.st_mode):
+                return False
+    except OSError:
+        return False
+    return bool(listing.entries) or folder.is_dir()

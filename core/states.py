@@ -1,0 +1,127 @@
+"""States and causes. Strings in the journal, enums in the code; nothing else may be stored."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"  # may be placed as soon as its dependencies and a lane allow
+    HELD = "held"  # a person said: not now
+    RUNNING = "running"  # an attempt is placed on a lane
+    CANCELLING = "cancelling"  # cancelled, but something of it still lives
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"  # a dependency ended in a way that this job does not accept
+
+    @property
+    def terminal(self) -> bool:
+        return self in TERMINAL_JOB_STATES
+
+
+TERMINAL_JOB_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.SKIPPED})
+
+
+class AttemptState(StrEnum):
+    PLACED = "placed"  # journaled before the lane hears of it
+    RUNNING = "running"  # acknowledged by its own heartbeat
+    SUCCEEDED = "succeeded"  # committed
+    FAILED = "failed"
+    LOST = "lost"  # its processes are gone and it left no seal
+    REVOKED = "revoked"  # may never commit, whatever it comes back with
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self not in (AttemptState.PLACED, AttemptState.RUNNING)
+
+
+class Cause(StrEnum):
+    """Why an attempt ended. One word per thing a person would do differently about it."""
+
+    OK = "ok"
+    ERROR = "error"  # the program or kind failed by itself: non-zero exit, exception
+    SIGNAL = "signal"  # ended by a signal that was not ours
+    TIME_LIMIT = "time-limit"
+    CANCELLED = "cancelled"
+    PREEMPTED = "preempted"  # asked to leave, checkpointed, left
+    RUNNER_DIED = "runner-died"  # the attempt's supervisor was killed
+    LANE_REBOOTED = "lane-rebooted"
+    START_LOST = "start-lost"  # placed, but it never began
+    SETUP = "setup"  # working folder, inputs or interpreter could not be made ready
+    STALE_INPUT = "stale-input"  # an input is not what it was when the job was submitted
+    MEMORY = "memory"  # above its memory grant
+    HOST_MEMORY = "host-memory"  # killed by the kernel's out-of-memory killer
+    DISK_FULL = "disk-full"
+    INCOMPLETE = "incomplete"  # exit 0, but not everything that was planned is there
+    CHECK_CANNOT_FAIL = "check-cannot-fail"  # a negative control passed
+    BAD_SEAL = "bad-seal"  # the files do not match the manifest
+    DEPENDENCY = "dependency"
+
+
+# How often each cause may be retried without the user asking for it. What is not named is not retried:
+# a program that fails by itself will fail again, and hiding that would cost a night.
+DEFAULT_RETRIES: dict[Cause, int] = {
+    Cause.PREEMPTED: 20,
+    Cause.RUNNER_DIED: 3,
+    Cause.LANE_REBOOTED: 10,
+    Cause.START_LOST: 5,
+    Cause.HOST_MEMORY: 1,
+    Cause.DISK_FULL: 1,
+    Cause.BAD_SEAL: 1,
+}
+
+
+class LaneState(StrEnum):
+    DECLARED = "declared"  # in cluster.yaml, not admitted: nothing is placed on it
+    UP = "up"
+    UNREACHABLE = "unreachable"  # link state, never job state
+    DRAINING = "draining"
+    DOWN = "down"
+
+
+class Cond(StrEnum):
+    """What a dependency must have done: `--after ok:ID` or `--after any:ID`."""
+
+    OK = "ok"
+    ANY = "any"
+
+
+class EventKind(StrEnum):
+    """Everything that the journal can say. The first group may be written by any process."""
+
+    SPEC = "spec"
+    SUBMITTED = "submitted"
+    CANCEL_ASKED = "cancel-asked"
+    HOLD_ASKED = "hold-asked"
+    RELEASE_ASKED = "release-asked"
+    DRAIN_ASKED = "drain-asked"
+    RESUME_ASKED = "resume-asked"
+    DOWN_ASKED = "down-asked"
+    # From here on the controller alone.
+    CONTROLLER_UP = "controller-up"
+    CONTROLLER_DOWN = "controller-down"
+    LANE = "lane"
+    HELD = "held"
+    RELEASED = "released"
+    PLACED = "placed"
+    STARTED = "started"
+    CANCELLING = "cancelling"
+    ATTEMPT_ENDED = "attempt-ended"
+    REQUEUED = "requeued"
+    JOB_ENDED = "job-ended"
+
+
+REQUEST_EVENTS = frozenset(
+    {
+        EventKind.SPEC,
+        EventKind.SUBMITTED,
+        EventKind.CANCEL_ASKED,
+        EventKind.HOLD_ASKED,
+        EventKind.RELEASE_ASKED,
+        EventKind.DRAIN_ASKED,
+        EventKind.RESUME_ASKED,
+        EventKind.DOWN_ASKED,
+    }
+)

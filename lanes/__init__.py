@@ -1,0 +1,1 @@
+"""Where attempts run: lanes, their agents, the supervisor of one attempt, and the context kinds work in."""

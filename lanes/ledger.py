@@ -1,0 +1,72 @@
+"""Who holds what on each lane: our own count, not Ray's. Rebuilt from the journal at every start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.cluster import LaneConfig
+from core.journal.query import Attempt
+from core.spec import Needs
+from core.states import LaneState
+from lanes.placement import Capacity, LaneView
+
+
+@dataclass
+class LaneBook:
+    """One lane: what it has, and which open attempts hold what of it."""
+
+    config: LaneConfig
+    state: LaneState = LaneState.DECLARED
+    reason: str = ""
+    hello: dict[str, Any] = field(default_factory=dict)
+    held: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+
+    def total(self) -> Capacity:
+        """The declared capacity, never more than what the probe found."""
+        probed_gpus = tuple(int(g["index"]) for g in self.hello.get("gpus") or ())
+        gpus = probed_gpus if self.config.gpus is None else probed_gpus[: self.config.gpus]
+        return Capacity(
+            cores=_least(self.config.cores, self.hello.get("cores")) or 1,
+            memory_mb=_least(self.config.memory_mb, self.hello.get("memory_mb")),
+            gpus=gpus,
+            resources=frozenset(self.config.resources),
+        )
+
+    def free(self) -> Capacity:
+        total = self.total()
+        cores, memory = total.cores, total.memory_mb
+        gpus, resources = set(total.gpus), set(total.resources)
+        for grant in self.held.values():
+            cores -= int(grant.get("cores", 1))
+            if memory is not None:
+                memory -= int(grant.get("memory_mb") or 0)
+            gpus -= set(grant.get("gpus") or ())
+            resources -= set(grant.get("resources") or ())
+        disk = self.hello.get("disk_free_mb")
+        return Capacity(cores, memory, tuple(sorted(gpus)), frozenset(resources), disk)
+
+    def view(self) -> LaneView:
+        why = (
+            ""
+            if self.state is LaneState.UP
+            else f"the lane is {self.state}" + (f": {self.reason}" if self.reason else "")
+        )
+        roles = frozenset(self.config.roles)
+        return LaneView(self.config.name, self.total(), self.free(), roles, self.state is LaneState.UP, why)
+
+    def hold(self, attempt: Attempt) -> None:
+        self.held[(attempt.job, attempt.n)] = attempt.grant
+
+    def release(self, job: int, n: int) -> None:
+        self.held.pop((job, n), None)
+
+
+def grant_of(needs: Needs, gpus: tuple[int, ...]) -> dict[str, Any]:
+    """What an attempt gets, as written into the journal and its spec."""
+    return {"cores": needs.cores, "memory_mb": needs.memory_mb, "gpus": list(gpus), "resources": list(needs.resources)}
+
+
+def _least(declared: int | None, probed: int | None) -> int | None:
+    known = [v for v in (declared, probed) if v is not None]
+    return min(known) if known else None

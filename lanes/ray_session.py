@@ -1,0 +1,169 @@
+"""Our own Ray session: started by the controller, watched by pid, and ended by pid.
+
+Never `ray stop`: it matches every Ray on the machine. When Ray's control service dies, an attached driver is ended
+about a minute later and no `except` sees it; so its processes are watched and a dead one ends the controller at once,
+which starts afresh. A killed raylet leaves agents of 180 MB behind; everything of ours carries a marker in its
+environment, and what the last session left is found by it and killed before the next begins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import Unavailable
+from core.home import Home
+
+MARKER = "RAY_LAB_HOME"
+_CRITICAL = ("gcs_server", "raylet")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A process of the session, told from a later one with the same pid by its start time."""
+
+    name: str
+    pid: int
+    started: str
+
+
+class RaySession:
+    """A running Ray head of ours."""
+
+    def __init__(self, home: Home, temp: Path, watched: tuple[Watched, ...]) -> None:
+        self.home = home
+        self.temp = temp
+        self.watched = watched
+
+    @staticmethod
+    def start(home: Home) -> RaySession:
+        """Kill what an earlier session left, then start Ray.
+
+        Raises:
+            Unavailable: Ray does not start; the message carries its reason.
+        """
+        kill_leftovers(home)
+        temp = home.runtime / "ray"
+        shutil.rmtree(temp, ignore_errors=True)
+        temp.mkdir(mode=0o700)
+        token = home.path / "ray.token"
+        if not token.exists():
+            fd = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.write(fd, secrets.token_hex(32).encode())
+            os.close(fd)
+        os.environ.update(
+            {
+                MARKER: home.hash,
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN_PATH": str(token),
+                # What Ray starts must not be nicer, or likelier to be killed, than what a person starts.
+                "RAY_worker_niceness": "0",
+                "RAY_worker_oom_score_adjustment": "0",
+                "RAY_enable_worker_prestart": "0",
+                "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "RAY_DEDUP_LOGS": "0",
+                # An attempt's memory is our own business (grants, limits), not a reason to kill the lane actor.
+                "RAY_memory_monitor_refresh_ms": "0",
+            }
+        )
+        import ray
+
+        try:
+            ray.init(
+                num_cpus=1,
+                num_gpus=0,
+                include_dashboard=False,
+                object_store_memory=80 << 20,
+                _temp_dir=str(temp),
+                namespace="lab",
+                log_to_driver=False,
+                logging_level="error",
+                configure_logging=False,
+            )
+        except Exception as error:
+            raise Unavailable(
+                f"Ray does not start: {type(error).__name__}: {error}", hint="see `lab doctor`"
+            ) from error
+        return RaySession(home, temp, tuple(_session_processes(temp)))
+
+    def dead(self) -> str | None:
+        """The name of a process without which the session is lost, if one has died."""
+        for process in self.watched:
+            if process.name in _CRITICAL and start_time(process.pid) != process.started:
+                return process.name
+        return None
+
+    def stop(self) -> None:
+        import ray
+
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        kill_leftovers(self.home)
+        shutil.rmtree(self.temp, ignore_errors=True)
+
+
+def kill_leftovers(home: Home, *, patience_s: float = 10.0) -> list[int]:
+    """Kill every process that an earlier Ray session of this home left. Returns their pids.
+
+    Raises:
+        Unavailable: one of them does not die.
+    """
+    killed: list[int] = []
+    deadline = time.monotonic() + patience_s
+    while found := marked_processes(home):
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        killed += [p for p in found if p not in killed]
+        if time.monotonic() > deadline:
+            raise Unavailable(f"processes {found} of an earlier Ray session do not die", hint="end them, then `lab up`")
+        time.sleep(0.02)
+    return killed
+
+
+def marked_processes(home: Home) -> list[int]:
+    """Living processes (not zombies, not this one) that were started with this home's marker."""
+    want = f"{MARKER}={home.hash}".encode()
+    found = []
+    for entry in Path("/proc").iterdir() if Path("/proc").is_dir() else ():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if want in (entry / "environ").read_bytes().split(b"\0") and start_time(int(entry.name)):
+                found.append(int(entry.name))
+    return found
+
+
+def start_time(pid: int) -> str:
+    """The kernel's start time of `pid` in ticks, or "" when it does not live (a zombie does not)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _session_processes(temp: Path) -> list[Watched]:
+    """Ray's own processes, found by the session folder in their command line (not by Ray's private names)."""
+    out: list[Watched] = []
+    want = os.fsencode(temp)
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            argv = (entry / "cmdline").read_bytes().split(b"\0")
+            if any(want in a for a in argv[1:]):
+                out.append(Watched(Path(os.fsdecode(argv[0])).name, int(entry.name), start_time(int(entry.name))))
+    return out
+
+
+def actor_options(name: str) -> dict[str, Any]:
+    return {"name": name, "num_cpus": 0, "max_restarts": 0, "max_concurrency": 8}
