@@ -14,13 +14,17 @@ class GitError(Exception):
 
 @dataclass(frozen=True)
 class Git:
-    """Attributes:
-    files: tracked and unignored, relative to the folder that was asked about; a nested repository ends with `/`.
-    commit: None before the first commit.
-    dirty: something differs from that commit, untracked files included.
+    """The answer for one folder.
+
+    Attributes:
+        tracked: names relative to the folder that was asked about (a submodule's name is a folder's).
+        untracked: there, and not ignored; a nested repository ends with `/`.
+        commit: None before the first commit.
+        dirty: something differs from that commit, untracked files included.
     """
 
-    files: tuple[str, ...]
+    tracked: tuple[str, ...]
+    untracked: tuple[str, ...]
     commit: str | None
     dirty: bool
 
@@ -33,8 +37,8 @@ def top_of(folder: Path) -> Path | None:
     return None
 
 
-def git_of(folder: Path) -> Git | None:
-    """What git says of `folder`; None where there is no repository, or no git.
+def git_of(folder: Path, *, without: str = "") -> Git | None:
+    """What git says of `folder`, apart from `without` below it; None where there is no repository, or no git.
 
     Raises:
         GitError: git refuses (the repository of another user, a damaged index).
@@ -45,28 +49,37 @@ def git_of(folder: Path) -> Git | None:
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     env |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     base = ["git", "-c", "core.fsmonitor=false", "-c", "core.quotepath=false", "-C", str(folder)]
+    paths = [".", f":(exclude,literal){without}"] if without else ["."]
     try:
         # Both at once: together they are most of what a warm submit costs.
-        listing = _start([*base, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"], env)
+        listing = _start(
+            [*base, "ls-files", "-z", "-t", "--cached", "--others", "--exclude-standard", "--", *paths], env
+        )
         status = _start(
-            [*base, "status", "-z", "--porcelain=v2", "--branch", "--untracked-files=normal", "--", "."], env
+            [*base, "status", "-z", "--porcelain=v2", "--branch", "--untracked-files=normal", "--", *paths], env
         )
     except FileNotFoundError:
         return None
-    names = _finish(listing)
-    lines = _finish(status).split("\0")
+    answers = [_finish(listing), _finish(status)]
+    for code, _, error in answers:
+        if code != 0:
+            raise GitError(error.strip().splitlines()[0] if error.strip() else f"git exits {code}")
+    names, lines = (text.split("\0") for _, text, _ in answers)
     commit = next((line.removeprefix("# branch.oid ") for line in lines if line.startswith("# branch.oid ")), "")
-    files = tuple(name for name in names.split("\0") if name)
     dirty = any(line and not line.startswith("#") for line in lines)
-    return Git(files, None if commit in ("", "(initial)") else commit, dirty)
+    return Git(
+        # Each name has a tag and a space before it; of a merge conflict there are three with one name.
+        tracked=tuple(dict.fromkeys(n[2:] for n in names if n and n[0] != "?")),
+        untracked=tuple(n[2:] for n in names if n[:1] == "?"),
+        commit=None if commit in ("", "(initial)") else commit,
+        dirty=dirty,
+    )
 
 
 def _start(command: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def _finish(process: subprocess.Popen[bytes]) -> str:
+def _finish(process: subprocess.Popen[bytes]) -> tuple[int, str, str]:
     out, err = process.communicate()
-    if process.returncode != 0:
-        raise GitError(os.fsdecode(err).strip().splitlines()[0] if err.strip() else f"git exits {process.returncode}")
-    return os.fsdecode(out)
+    return process.returncode, os.fsdecode(out), os.fsdecode(err)

@@ -74,55 +74,73 @@ class _Found:
     left_out: list[str] = field(default_factory=list)
 
 
-def snapshot(
-    home: Home, root: Path, digests: Digests, *, subdir: str = "", write: bool = True
-) -> tuple[CodeRef, Listing]:
-    """Snapshot the code root `root`; with `write` false only say what it would be.
+@dataclass(frozen=True)
+class Snapshot:
+    """Code as it lies there now: what the journal will say of it, and what is to be stored."""
+
+    ref: CodeRef
+    listing: Listing
+
+    def store(self, home: Home) -> bool:
+        """Put it into the home's store. False when a file changed since it was listed: look again.
+
+        Raises:
+            DiskFull: nothing was stored.
+        """
+        return _store(home, self.listing)
+
+
+def look_at_root(root: Path, digests: Digests, *, home: Home | None = None, subdir: str = "") -> Snapshot:
+    """The snapshot that the code root `root` would make now. Writes nothing.
+
+    Args:
+        home: left out where it lies inside the root.
+        subdir: where in it the submit was made.
 
     Raises:
-        BadInput: the root is not a folder, or holds more than belongs into a snapshot.
+        BadInput: the root is not a folder, cannot be read, or holds more than belongs into a snapshot.
     """
-    for _ in range(3):
-        listing = list_root(root, digests)
-        if not write or _store(home, listing):
-            git = listing.git
-            return (
-                CodeRef(
-                    digest=listing.store,
-                    store=listing.store,
-                    root=str(root),
-                    subdir=subdir,
-                    commit=git.commit if git else None,
-                    dirty=git.dirty if git else False,
-                ),
-                listing,
-            )
-    raise BadInput(f"the code in {root} changes while it is being copied", hint="try again when it is still")
+    listing = list_root(root, digests, home=home)
+    git = listing.git
+    ref = CodeRef(
+        digest=listing.store,
+        store=listing.store,
+        root=str(root),
+        subdir=subdir,
+        commit=git.commit if git else None,
+        dirty=git.dirty if git else False,
+    )
+    return Snapshot(ref, listing)
 
 
-def list_root(root: Path, digests: Digests) -> Listing:
+def list_root(root: Path, digests: Digests, *, home: Home | None = None) -> Listing:
     """What a snapshot of `root` would hold: what git tracks or does not ignore, else all but obvious junk."""
     if not root.is_dir():
         raise BadInput(f"the code root {root} is not a folder", hint="name an existing folder with --code")
+    # What the runner itself keeps is nobody's code, even where git was not told to ignore it.
+    own = _below(root, home.path) if home is not None else ""
+    found = _Found()
     try:
-        git = git_of(root)
+        git = git_of(root, without=own)
+        _collect(root, "", git, found, own)
     except GitError as error:
         raise BadInput(
             f"git cannot list the code root {root}: {error}", hint="mend that, or name another root with --code"
         ) from error
-    found = _Found()
-    _collect(root, "", git.files if git else None, found)
     _refuse_large(root, found)
     return Listing(tuple(_entries(found, digests)), tuple(found.left_out), git)
 
 
+def git_ignores(root: Path, listing: Listing, subdir: str) -> bool:
+    """Does `subdir` of the repository hold files, none of which git lists? It is a scratch folder, then."""
+    if listing.git is None or not subdir:
+        return False
+    listed = any(e.name.startswith(f"{subdir}/") for e in listing.entries)
+    return not listed and any(not _is_junk(n) for n in _walk(root / subdir, ""))
+
+
 def store_path(home: Home, store: str) -> Path:
     return home.code / store
-
-
-def store_listing(home: Home, listing: Listing) -> bool:
-    """Put `listing` into the home's store. False when a file changed while it was copied: list again."""
-    return _store(home, listing)
 
 
 def walk_package(folder: Path, prefix: str, digests: Digests) -> list[Entry]:
@@ -133,18 +151,21 @@ def walk_package(folder: Path, prefix: str, digests: Digests) -> list[Entry]:
     return [Entry(f"{prefix}/{e.name}", e.source, e.sha256, e.size, e.executable) for e in _entries(found, digests)]
 
 
-def _collect(root: Path, prefix: str, names: Iterable[str] | None, found: _Found) -> None:
+def _collect(root: Path, prefix: str, git: Git | None, found: _Found, own: str = "") -> None:
     """Gather the files below `root`, with lstat, each under `prefix`; a listed folder is a repository of its own."""
     real_root = os.path.realpath(root)
-    for name in names if names is not None else _walk(root):
+    names = _walk(root, own) if git is None else (*git.tracked, *(n for n in git.untracked if not _is_junk(n)))
+    for name in names:
         full = root / name
         try:
             info = full.lstat()
         except OSError:
             continue  # tracked, but deleted in the working folder
         if stat.S_ISDIR(info.st_mode):
-            inner = git_of(full)
-            _collect(full, f"{prefix}{name.rstrip('/')}/", inner.files if inner else None, found)
+            if name.rstrip("/") != own:
+                _collect(
+                    full, f"{prefix}{name.rstrip('/')}/", git_of(full) if (full / ".git").exists() else None, found
+                )
         elif stat.S_ISLNK(info.st_mode):
             target = os.path.realpath(full)
             if target != real_root and not target.startswith(real_root + os.sep):
@@ -155,23 +176,29 @@ def _collect(root: Path, prefix: str, names: Iterable[str] | None, found: _Found
             found.files[prefix + name] = (full, info)
         else:
             found.left_out.append(f"{prefix}{name} is neither a file nor a link")
-        if len(found.files) > 20 * MAX_FILES:
+        if len(found.files) > 5 * MAX_FILES:
             return  # far beyond the limit already: no need to see all of it
 
 
-def _walk(root: Path) -> Iterable[str]:
+def _walk(root: Path, own: str) -> Iterable[str]:
     for folder, names, files in os.walk(root):
-        names[:] = sorted(n for n in names if n not in JUNK_FOLDERS and not n.endswith(".egg-info"))
         rel = os.path.relpath(folder, root)
         base = "" if rel == "." else f"{rel}/"
         links = [n for n in names if os.path.islink(os.path.join(folder, n))]
-        # A folder with a journal in it is a home of ours, whatever it is called.
-        names[:] = [
-            n for n in names if n not in links and not os.path.exists(os.path.join(folder, n, "journal.witness"))
-        ]
-        for name in sorted(files + links):
-            if not name.endswith(JUNK_FILES):
-                yield base + name
+        names[:] = sorted(n for n in names if n not in links and not _is_junk(f"{n}/") and base + n != own)
+        yield from (base + n for n in sorted(files + links) if not _is_junk(n))
+
+
+def _is_junk(name: str) -> bool:
+    """Is this what tools leave behind? Asked of what git does not track."""
+    *folders, last = name.split("/")
+    return last.endswith(JUNK_FILES) or any(f in JUNK_FOLDERS or f.endswith(".egg-info") for f in folders)
+
+
+def _below(root: Path, path: Path) -> str:
+    """`path` relative to `root`, or "" when it does not lie below it."""
+    rel = os.path.relpath(os.path.realpath(path), os.path.realpath(root))
+    return "" if rel == "." or rel == ".." or rel.startswith("../") else rel
 
 
 def _entries(found: _Found, digests: Digests) -> Iterable[Entry]:
@@ -208,10 +235,12 @@ def _refuse_large(root: Path, found: _Found) -> None:
     by_size = total > MAX_BYTES
     largest = sorted(sizes.items(), key=lambda kv: kv[1][0 if by_size else 1], reverse=True)[:5]
     named = ", ".join(f"{name} {size / (1 << 20):,.0f} MB in {n:,} files" for name, (size, n) in largest)
+    limits = f"{MAX_BYTES >> 20} MB or {MAX_FILES:,} files"
     raise BadInput(
-        f"the code root {root} holds {total / (1 << 20):,.0f} MB in {count:,} files, more than the {MAX_BYTES >> 20} MB or {MAX_FILES:,} files "
-        f"of a snapshot; the largest folders are {named}",
-        hint="name those in .gitignore, declare data with --input, or name a smaller root with --code FOLDER (`--code none` for no code)",
+        f"the code root {root} holds {total / (1 << 20):,.0f} MB in {count:,} files, more than the {limits} of a "
+        f"snapshot; the largest folders are {named}",
+        hint="name those in .gitignore, declare data with --input, or name a smaller root with --code FOLDER "
+        "(--code none for no code)",
     )
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from core.errors import DiskFull, JournalDamaged, JournalTooNew, NotFound, Refused
 from core.failpoint import failpoint
@@ -31,6 +32,7 @@ from core.journal.apply import apply
 from core.states import REQUEST_EVENTS, EventKind
 
 RESERVE_BYTES = 4 << 20
+_FREE = "free some space and try again"
 _RECOVER = "keep the folder as it is and run `lab doctor --recover`"
 
 
@@ -137,7 +139,7 @@ class Journal:
             witnessed = _read_witness(home)
         else:
             _refuse_truncated(home)
-        conn = _connect(home.journal)
+        conn = _connect(home.journal, reading=role is Role.READER)
         try:
             generation = _check(home, conn, witnessed, role)
         except BaseException:
@@ -180,9 +182,9 @@ class Journal:
             conn.execute("COMMIT")
         except sqlite3.Error as error:
             self._rollback()
-            if no_space(error) or "disk I/O error" in str(error) and _disk_is_full(self.home.path):
+            if no_space(error) or ("disk I/O error" in str(error) and disk_is_full(self.home.path)):
                 raise DiskFull(
-                    f"the disk of {self.home.path} is full: nothing was recorded", hint="free some space and try again"
+                    f"the disk of {self.home.path} is full: nothing was recorded", hint=_FREE
                 ) from error
             if "malformed" in str(error) or "not a database" in str(error):
                 raise _damaged(self.home, f"the journal {self.home.journal} is damaged ({error})") from error
@@ -238,17 +240,23 @@ class Journal:
         return True
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, *, reading: bool = False) -> sqlite3.Connection:
     conn = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
     conn.row_factory = sqlite3.Row
     try:
-        # The page cache is bounded; a wal that nobody checkpoints would grow with every reader.
         conn.execute("PRAGMA synchronous = FULL")
-        conn.execute("PRAGMA foreign_keys = OFF")
         conn.execute("PRAGMA journal_mode = WAL")
     except sqlite3.DatabaseError as error:
         conn.close()
-        raise JournalDamaged(f"{path} is not a readable journal ({error})", hint=_RECOVER) from error
+        if not disk_is_full(path.parent):
+            raise JournalDamaged(f"{path} is not a readable journal ({error})", hint=_RECOVER) from error
+        wal = Path(f"{path}-wal")
+        if reading and not (wal.exists() and wal.stat().st_size):
+            # Even looking needs a little shared memory beside the file. Without a log, nobody writes: read as it is.
+            conn = sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True, isolation_level=None)
+            conn.row_factory = sqlite3.Row
+            return conn
+        raise DiskFull(f"the disk of {path.parent} is full: nothing was recorded", hint=_FREE) from error
     return conn
 
 
@@ -277,7 +285,7 @@ def _create(home: Home) -> None:
     except (OSError, sqlite3.Error) as error:
         if no_space(error):
             raise DiskFull(
-                f"the disk of {home.path} is full: no journal could be made", hint="free some space"
+                f"the disk of {home.path} is full: no journal could be made", hint=_FREE
             ) from error
         if isinstance(error, PermissionError):
             raise Refused(f"{home.path} cannot be written to", hint="set LAB_HOME to a folder of yours") from error
@@ -367,6 +375,6 @@ def _damaged(home: Home, message: str) -> JournalDamaged:
     return JournalDamaged(message, hint=_RECOVER)
 
 
-def _disk_is_full(path: Path) -> bool:
+def disk_is_full(path: Path) -> bool:
     info = os.statvfs(path)
     return info.f_bavail * info.f_frsize < 1 << 20

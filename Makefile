@@ -1,0 +1,47 @@
+# `make demo` and `make test` need only Python 3.11 or 3.12, make and a network.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-long lint types check bench clean
+
+help:            ## what there is
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(READY)  ## make .venv with everything in it
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	  sys.exit(None if v in ((3, 11), (3, 12)) else f"lab needs Python 3.11 or 3.12, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)   ## run the main job and show its table
+	@$(BIN)/lab submit parity --wait --results
+	@echo
+	@echo 'The table stays: .venv/bin/lab results --table parity --sql "select backend, max(max_rel) from parity group by 1"'
+	@echo 'Your own program next: .venv/bin/lab submit command --wait -- python3 -c "print(6 * 7)"   (then: .venv/bin/lab status)'
+
+test: $(READY)   ## all tests but the long ones
+	$(BIN)/python -m pytest -m 'not long'
+
+test-long: $(READY)  ## the long ones
+	$(BIN)/python -m pytest -m long
+
+lint: $(READY)   ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## mypy, strict
+	$(BIN)/mypy
+
+check: lint types test  ## what CI runs
+
+bench: $(READY)  ## ratios against named peers, on this machine
+	$(BIN)/python -m benchmarks.spine
+
+clean:           ## remove what setup made (never a home)
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
