@@ -22,22 +22,25 @@ from core.spec import CodeRef
 OURS = ("core", "kernels", "jobs", "lanes")
 
 
-def look_at_kind(kind: Kind, digests: Digests) -> Snapshot:
+def look_at_kind(kind: Kind, digests: Digests, *, entry: str = "") -> Snapshot:
     """The snapshot of what `kind` runs from, as it is now. Writes nothing.
+
+    Args:
+        entry: `module:Class` as it is registered, which may lie in another package than the class.
 
     Raises:
         ForeignPackage: another package has the name of one of ours.
         BadInput: a package that the kind names is not there, or is too large.
     """
-    top = type(kind).__module__.split(".", 1)[0]
-    wanted = {*OURS, *(name.split(".", 1)[0] for name in kind.code), *([] if top == "__main__" else [top])}
+    modules = (type(kind).__module__, entry.partition(":")[0])
+    tops = {m.split(".", 1)[0] for m in modules} - {"", "__main__"}
+    wanted = {*OURS, *(name.split(".", 1)[0] for name in kind.code), *tops}
     entries: list[Entry] = []
     for name in sorted(wanted):
         entries += _package(name, kind.name, digests)
     listing = Listing(tuple(sorted(entries, key=lambda e: e.name)))
     counted = {name.replace(".", "/") for name in kind.code}
-    if top not in OURS:
-        counted.add(top)
+    counted |= tops - set(OURS)
     rows = [e.row for e in listing.entries if _counts(e.name, counted)]
     return Snapshot(CodeRef(digest=digest(rows), store=listing.store, root=str(_OUR_FOLDER)), listing)
 

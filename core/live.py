@@ -18,9 +18,11 @@ from core.home import Home
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS beat(
-    job INTEGER, attempt INTEGER, phase TEXT, beat INTEGER, changed REAL, data TEXT, PRIMARY KEY(job, attempt)) WITHOUT ROWID;
+    job INTEGER, attempt INTEGER, phase TEXT, beat INTEGER, changed REAL, data TEXT,
+    PRIMARY KEY(job, attempt)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lane(name TEXT PRIMARY KEY, seen REAL, data TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS metric(job INTEGER, attempt INTEGER, n INTEGER, data TEXT, PRIMARY KEY(job, attempt, n)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS metric(
+    job INTEGER, attempt INTEGER, n INTEGER, data TEXT, PRIMARY KEY(job, attempt, n)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS boot(id INTEGER PRIMARY KEY CHECK(id = 1), boot TEXT);
 """
 

@@ -25,5 +25,5 @@ class LaneActor:
     def pid(self) -> int:
         return os.getpid()
 
-    def call(self, method: str, *args: Any) -> Any:
-        return self._transport.call(method, *args)
+    def call(self, method: str, *args: Any, **named: Any) -> Any:
+        return self._transport.call(method, *args, **named)

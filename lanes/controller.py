@@ -13,12 +13,10 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import secrets
 import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +24,19 @@ from core import cluster as clusters
 from core.errors import DiskFull, Exit, LabError
 from core.failpoint import failpoint
 from core.home import Home
-from core.journal import Event, Journal, Role, query
+from core.journal import Journal, Role, query
 from core.journal.backup import Backups
-from core.journal.query import Attempt, Job
+from core.journal.query import Attempt
 from core.live import LiveWriter, boot_id
-from core.spec import Needs
 from core.states import AttemptState, Cause, EventKind, JobState, LaneState
 from lanes import decide
 from lanes.decide import Ended
-from lanes.freeze import freeze
 from lanes.guardian import start_and_watch_guardian, take_lock
 from lanes.handle import LaneHandle
 from lanes.harvest import NoRoom, harvest
-from lanes.ledger import LaneBook, grant_of
-from lanes.placement import Wanted, place
+from lanes.mirror import Mirror, say
 from lanes.ray_session import RaySession
+from lanes.scheduler import Scheduler
 from lanes.wakeup import WakeSocket
 
 Message = tuple[str, str, Any]
@@ -57,18 +53,13 @@ class Controller:
         self.journal = journal
         self.live = LiveWriter(home)
         self.backups = Backups(home)
-        self.cluster = clusters.load(home.cluster_file)
+        self.m = Mirror(home, journal, clusters.load(home.cluster_file))
+        self.scheduler = Scheduler(self.m)
         self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self.books = {lane.name: LaneBook(lane) for lane in self.cluster.lanes}
-        self.handles: dict[str, LaneHandle] = {}
-        self.open: dict[tuple[int, int], Attempt] = {}
         self.harvesting: set[tuple[int, int]] = set()
         self.harvesters = ThreadPoolExecutor(2, thread_name_prefix="harvest")
         self.deferred: list[tuple[float, Message]] = []
         self.session: RaySession | None = None
-        self.ending: str | None = None  # why we are going down
-        self.killing = False  # down --kill: stop all attempts first
-        self.crowded = False  # the disk is full: finish what runs, place nothing
         self._data_version = -1
 
     # The life of a controller.
@@ -78,7 +69,7 @@ class Controller:
         self.journal.hold_reserve()
         self._declare_lanes()
         for attempt in query.open_attempts(self.journal.conn):
-            self._take_up(attempt)
+            self.m.take_up(attempt)
         self.session = RaySession.start(self.home)
         info = {
             "pid": os.getpid(),
@@ -88,7 +79,7 @@ class Controller:
         }
         with self.journal.transaction() as tx:
             tx.append(EventKind.CONTROLLER_UP, data=info)
-        say(f"up, pid {os.getpid()}, {len(self.open)} attempts to take up")
+        say(f"up, pid {os.getpid()}, {len(self.m.open)} attempts to take up")
         self._start_lanes()
         while True:
             self._handle_messages()
@@ -100,40 +91,40 @@ class Controller:
                 os._exit(75)
             if self._journal_changed():
                 try:
-                    self._answer_wishes()
-                    self._place()
+                    self.scheduler.answer_wishes()
+                    self.scheduler.place()
                 except DiskFull:
                     self._out_of_disk(("wake", "", None))
             self._bring_back()
             self.backups.maybe()
-            if self.ending and not (self.killing and self.open):
+            if self.m.ending and not (self.m.killing and self.m.open):
                 break
         self._go_down()
 
     def end(self, why: str) -> None:
         """Ask the loop to end (from a signal handler)."""
-        self.ending = self.ending or why
+        self.m.ending = self.m.ending or why
         self.inbox.put(("wake", "", None))
 
     def _go_down(self) -> None:
-        for handle in self.handles.values():
+        for handle in self.m.handles.values():
             handle.stop()
         self.harvesters.shutdown(wait=True)
         self._drain_inbox()
         with self.journal.transaction() as tx:
-            tx.append(EventKind.CONTROLLER_DOWN, data={"why": self.ending or "asked"})
+            tx.append(EventKind.CONTROLLER_DOWN, data={"why": self.m.ending or "asked"})
         if self.session is not None:
             self.session.stop()
         self.backups.finish()
         self.live.close()
-        say(f"down ({self.ending})")
+        say(f"down ({self.m.ending})")
 
     # Lanes.
 
     def _declare_lanes(self) -> None:
         known = {lane.name: lane for lane in query.lanes(self.journal.conn)}
         with self.journal.transaction() as tx:
-            for name, book in self.books.items():
+            for name, book in self.m.books.items():
                 old = known.get(name)
                 if old is not None and old.state is LaneState.DRAINING:
                     book.state, book.reason = old.state, old.reason
@@ -143,37 +134,37 @@ class Controller:
                     book.reason = "not admitted yet"
                 if old is None or (book.state is not LaneState.DRAINING and old.state is not LaneState.UP):
                     tx.append(EventKind.LANE, lane=name, data={"state": book.state, "reason": book.reason})
-            for name in known.keys() - self.books.keys():
+            for name in known.keys() - self.m.books.keys():
                 if known[name].state is not LaneState.DOWN:
                     tx.append(
                         EventKind.LANE, lane=name, data={"state": LaneState.DOWN, "reason": "no longer in cluster.yaml"}
                     )
 
     def _start_lanes(self) -> None:
-        for name, book in self.books.items():
+        for name, book in self.m.books.items():
             if book.config.transport == "local":
-                self.handles[name] = LaneHandle(self.home, book.config, self.inbox.put)
-                self.handles[name].start()
+                self.m.handles[name] = LaneHandle(self.home, book.config, self.inbox.put)
+                self.m.handles[name].start()
 
     def _lane_up(self, name: str, hello: dict[str, Any]) -> None:
         """A (new) actor of the lane answers: it is told again all that could have been lost on the way."""
-        book = self.books[name]
+        book = self.m.books[name]
         book.hello = hello
         self.live.lane(name, hello)
         if book.state is not LaneState.DRAINING:
             book.state, book.reason = LaneState.UP, ""
         with self.journal.transaction() as tx:
             tx.append(EventKind.LANE, lane=name, data={"state": book.state, "reason": book.reason, "info": hello})
-        handle = self.handles[name]
-        mine = [a for a in self.open.values() if a.lane == name]
+        handle = self.m.handles[name]
+        mine = [a for a in self.m.open.values() if a.lane == name]
         handle.tell("adopt", [[a.job, a.n, str(self.home.run_dir(a.job, a.n).path)] for a in mine])
         for attempt in mine:
             job = query.job(self.journal.conn, attempt.job)
             if attempt.state is AttemptState.PLACED:
-                self._tell_start(job, attempt)
+                self.m.tell_start(job, attempt)
             if job.state is JobState.CANCELLING:
-                self._tell_stop(attempt, Cause.CANCELLED)
-        self._place()
+                self.m.tell_stop(attempt, Cause.CANCELLED)
+        self.scheduler.place()
 
     # The journal's news.
 
@@ -183,128 +174,6 @@ class Controller:
             return False
         self._data_version = version
         return True
-
-    def _answer_wishes(self) -> None:
-        conn = self.journal.conn
-        down = query.down_wish(conn)
-        if down is not None and self.ending is None:
-            self.ending, self.killing = "asked", bool(down.get("kill"))
-            if self.killing:
-                for attempt in self.open.values():
-                    self._tell_stop(attempt, Cause.PREEMPTED)
-        for lane in query.lanes(conn):
-            if lane.wish in ("drain", "resume"):
-                self._answer_lane(lane)
-        for job in query.wishes(conn):
-            self._answer_job(job)
-
-    def _answer_lane(self, lane: query.Lane) -> None:
-        book = self.books.get(lane.name)
-        if book is None:
-            state, reason = LaneState.DOWN, "no longer in cluster.yaml"
-        elif lane.wish == "drain":
-            state, reason = LaneState.DRAINING, lane.reason or "drained"
-        elif book.config.transport != "local":
-            state, reason = LaneState.DECLARED, "not admitted yet"
-        else:
-            state, reason = (LaneState.UP if book.hello else LaneState.DECLARED), ""
-        if book is not None:
-            book.state, book.reason = state, reason
-        with self.journal.transaction() as tx:
-            tx.append(EventKind.LANE, lane=lane.name, data={"state": state, "reason": reason})
-
-    def _answer_job(self, job: Job) -> None:
-        events: list[Event] = []
-        waiting = job.state in (JobState.QUEUED, JobState.HELD)
-        if job.wish == "cancel" and waiting:
-            events.append(decide.cancelled_in_queue(job))
-        elif job.wish == "cancel":
-            events.append(Event(EventKind.CANCELLING, job=job.id, data={"reason": "cancel asked"}))
-        elif job.wish == "hold" and job.state is JobState.QUEUED:
-            events.append(Event(EventKind.HELD, job=job.id))
-        elif job.wish == "release" and waiting:
-            events.append(Event(EventKind.RELEASED, job=job.id))
-        # A hold of a running job stays a wish: it is kept from starting again, not stopped.
-        if not events:
-            return
-        failpoint(f"controller.before_{events[0].kind}")
-        with self.journal.transaction() as tx:
-            tx.extend(events)
-        failpoint(f"controller.after_{events[0].kind}")
-        if events[0].kind is EventKind.CANCELLING:
-            for attempt in self.open.values():
-                if attempt.job == job.id:
-                    self._tell_stop(attempt, Cause.CANCELLED)
-
-    # Placement.
-
-    def _place(self) -> None:
-        if self.ending or self._is_crowded():
-            return
-        while self._place_some():
-            pass
-
-    def _place_some(self) -> bool:
-        """Place what fits. True when something changed that may let more fit."""
-        conn = self.journal.conn
-        views = [book.view() for book in self.books.values()]
-        if not any(v.open for v in views):
-            return False
-        candidates = query.queue(conn)
-        if not candidates:
-            return False
-        specs: dict[str, dict[str, Any]] = {}
-        wanted: list[Wanted] = []
-        by_id: dict[int, Job] = {}
-        events: list[Event] = []
-        for job in candidates:
-            failed = [
-                u for cond, u in query.dependencies(conn, job.id) if cond == "ok" and u.state is not JobState.SUCCEEDED
-            ]
-            if failed:
-                events.append(decide.skipped(job, failed[0]))
-                continue
-            if job.spec not in specs:
-                specs[job.spec] = query.spec_of(conn, job.spec)
-            wanted.append(Wanted(job.id, Needs.model_validate(specs[job.spec]["needs"])))
-            by_id[job.id] = job
-        needs = {w.job: w.needs for w in wanted}
-        for p in place(wanted, views):
-            job = by_id[p.job]
-            data = {"nonce": secrets.token_hex(8), "grant": grant_of(needs[p.job], p.gpus)}
-            events.append(Event(EventKind.PLACED, job.id, job.attempts + 1, p.lane, data))
-        if not events:
-            return False
-        failpoint("controller.before_placed")
-        with self.journal.transaction() as tx:
-            tx.extend(events)
-        failpoint("controller.after_placed")
-        for event in events:
-            if event.kind is EventKind.PLACED:
-                assert event.job is not None
-                attempt = next(a for a in query.attempts(conn, event.job) if a.n == event.attempt)
-                self._take_up(attempt)
-                self._tell_start(query.job(conn, event.job), attempt)
-        return True
-
-    def _take_up(self, attempt: Attempt) -> None:
-        self.open[(attempt.job, attempt.n)] = attempt
-        if attempt.lane in self.books:
-            self.books[attempt.lane].hold(attempt)
-
-    def _tell_start(self, job: Job, attempt: Attempt) -> None:
-        handle = self.handles.get(attempt.lane)
-        if handle is not None:
-            spec = query.spec_of(self.journal.conn, job.spec)
-            frozen = freeze(self.home, job, attempt, spec, wake=handle.socket)
-            handle.tell("start", frozen, str(self.home.run_dir(job.id, attempt.n).path))
-
-    def _tell_stop(self, attempt: Attempt, cause: Cause) -> None:
-        handle = self.handles.get(attempt.lane)
-        if handle is not None:
-            job = query.job(self.journal.conn, attempt.job)
-            grace = float(query.spec_of(self.journal.conn, job.spec)["limits"]["grace_s"])
-            handle.tell("signal", attempt.job, attempt.n, "stop", str(cause), grace)
 
     # What the lanes say.
 
@@ -333,7 +202,7 @@ class Controller:
             for report in body["reports"]:
                 self._report(lane, report)
         elif what == "harvest":
-            if body in self.open:
+            if body in self.m.open:
                 self._harvest(body)
         elif what == "harvested":
             self._commit(*body)
@@ -343,11 +212,11 @@ class Controller:
         elif what in ("lane-error", "tell-failed"):
             say(f"lane {lane}: {body}")
         elif what == "told" and body[0] == "start" and not body[2].get("ok", True):
-            say(f"lane {lane}: start refused: {body[2]}")
+            self._start_refused(body[1][0], body[2])
 
     def _report(self, lane: str, report: dict[str, Any]) -> None:
         at = (int(report["job"]), int(report["attempt"]))
-        attempt = self.open.get(at)
+        attempt = self.m.open.get(at)
         if attempt is None:
             self._unknown(lane, at, report)
             return
@@ -363,7 +232,7 @@ class Controller:
                     data={"pid": report["pid"], "boot": report.get("boot_id")},
                 )
             failpoint("controller.after_started")
-            attempt = self._reread(at)
+            attempt = self.m.reread(at)
         if phase == "ended" and report.get("sealed") and report.get("clear"):
             self._harvest(at)
         elif phase == "lost" and report.get("clear"):
@@ -378,19 +247,20 @@ class Controller:
         cause = Cause(reason) if reason in {str(c) for c in sentences} else Cause.RUNNER_DIED
         return Ended(AttemptState.LOST, cause, sentences[cause])
 
+    def _start_refused(self, frozen: dict[str, Any], answer: dict[str, Any]) -> None:
+        at = (int(frozen["job"]), int(frozen["attempt"]))
+        if at in self.m.open:
+            cause = Cause.DISK_FULL if answer.get("cause") == Cause.DISK_FULL else Cause.SETUP
+            self._conclude(at, Ended(AttemptState.FAILED, cause, str(answer.get("reason") or "the lane refused it")))
+
     def _unknown(self, lane: str, at: tuple[int, int], report: dict[str, Any]) -> None:
         """The lane has an attempt that the journal has ended, or never placed: it is revoked, then forgotten."""
-        handle = self.handles[lane]
+        handle = self.m.handles[lane]
         if report["phase"] in ("starting", "running"):
-            handle.tell("signal", at[0], at[1], "revoke", str(Cause.CANCELLED), 0.0)
+            handle.tell("signal", at[0], at[1], "revoke")
         elif report.get("clear"):
             handle.tell("reap", at[0], at[1])
             self.live.forget(*at)
-
-    def _reread(self, at: tuple[int, int]) -> Attempt:
-        attempt = next(a for a in query.attempts(self.journal.conn, at[0]) if a.n == at[1])
-        self.open[at] = attempt
-        return attempt
 
     # From sealed to committed.
 
@@ -398,7 +268,7 @@ class Controller:
         if at in self.harvesting:
             return
         self.harvesting.add(at)
-        job, attempt = query.job(self.journal.conn, at[0]), self.open[at]
+        job, attempt = query.job(self.journal.conn, at[0]), self.m.open[at]
 
         def work() -> None:
             try:
@@ -413,30 +283,26 @@ class Controller:
 
     def _commit(self, at: tuple[int, int], end: Ended) -> None:
         self.harvesting.discard(at)
-        if at in self.open:
+        if at in self.m.open:
             failpoint("controller.before_commit")
             self._conclude(at, end)
             failpoint("controller.after_commit")
 
     def _conclude(self, at: tuple[int, int], end: Ended) -> None:
         """The one place where an attempt ends: decision and record in one transaction, then the slot is free."""
-        attempt = self.open[at]
+        attempt = self.m.open[at]
         self._record_end(at, attempt, end)
-        del self.open[at]
-        if attempt.lane in self.books:
-            self.books[attempt.lane].release(*at)
-        if attempt.lane in self.handles:
-            self.handles[attempt.lane].tell("reap", at[0], at[1])
+        self.m.let_go(attempt)
         self.live.forget(*at)
-        self._place()
+        self.scheduler.place()
 
     def _record_end(self, at: tuple[int, int], attempt: Attempt, end: Ended) -> None:
         conn = self.journal.conn
         with self.journal.transaction() as tx:
             job = query.job(conn, at[0])
-            if job.state.terminal or self._reread(at).state.terminal:
+            if job.state.terminal or self.m.reread(at).state.terminal:
                 return
-            if self.killing and end.cause is Cause.PREEMPTED:
+            if self.m.killing and end.cause is Cause.PREEMPTED:
                 end = Ended(
                     AttemptState.REVOKED, Cause.PREEMPTED, "stopped by `lab down --kill`", end.exit_code, end.seconds
                 )
@@ -452,7 +318,7 @@ class Controller:
 
     def _out_of_disk(self, message: Message) -> None:
         """Give up the reserve, which is there for what an attempt did, and come back to `message`; nothing is lost."""
-        self.crowded = True
+        self.m.crowded = True
         at_once = self.journal.release_reserve()
         if not at_once:
             say(f"the disk of {self.home.path} is full: {message[0]} {message[2]!r:.60} waits for space")
@@ -466,19 +332,8 @@ class Controller:
             if message[0] == "wake":
                 self._data_version = -1
             self._handle(message)
-        if self.crowded and not self.deferred and not self._is_crowded():
-            self._place()
-
-    def _is_crowded(self) -> bool:
-        """Still no room for the reserve: nothing new is started."""
-        if self.crowded and self.journal.hold_reserve():
-            self.crowded = False
-            say("there is room on the disk again")
-        return self.crowded
-
-
-def say(message: str) -> None:
-    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} controller: {message}", flush=True)
+        if self.m.crowded and not self.deferred and not self.m.is_crowded():
+            self.scheduler.place()
 
 
 def main(argv: list[str]) -> int:
@@ -494,7 +349,7 @@ def main(argv: list[str]) -> int:
                 signal.signal(number, lambda n, _frame: controller.end(signal.Signals(n).name))
             with (
                 WakeSocket(home, controller.inbox.put),
-                start_and_watch_guardian(home, lambda: controller.ending == "asked"),
+                start_and_watch_guardian(home, lambda: controller.m.ending == "asked"),
             ):
                 controller.run()
     except LabError as error:

@@ -30,7 +30,7 @@ class LaneHandle:
         self.config = config
         self._home = home
         self._inbox = inbox
-        self._outbox: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[tuple[str, tuple[Any, ...], dict[str, Any]] | None] = queue.SimpleQueue()
         self._actor: Any = None
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -51,9 +51,9 @@ class LaneHandle:
         self._stopping.set()
         self._outbox.put(None)
 
-    def tell(self, method: str, *args: Any) -> None:
+    def tell(self, method: str, *args: Any, **named: Any) -> None:
         """Have the agent do something, in order, without waiting for it."""
-        self._outbox.put((method, args))
+        self._outbox.put((method, args, named))
 
     def actor_pid(self) -> int:
         import ray
@@ -87,25 +87,25 @@ class LaneHandle:
             if self._actor is actor:
                 self._actor = None
 
-    def _call(self, method: str, *args: Any, timeout: float = _CALL_TIMEOUT_S) -> Any:
+    def _call(self, method: str, args: tuple[Any, ...], named: dict[str, Any] | None = None) -> Any:
         """Call the agent; after the actor's death once more through a new one (every agent method may be repeated)."""
         import ray
         from ray.exceptions import RayActorError
 
         actor = self._get_actor()
         try:
-            return ray.get(actor.call.remote(method, *args), timeout=timeout)
+            return ray.get(actor.call.remote(method, *args, **(named or {})), timeout=_CALL_TIMEOUT_S)
         except RayActorError:
             if self._stopping.is_set():
                 raise
             self._drop_actor(actor)
-            return ray.get(self._get_actor().call.remote(method, *args), timeout=timeout)
+            return ray.get(self._get_actor().call.remote(method, *args, **(named or {})), timeout=_CALL_TIMEOUT_S)
 
     def _listen(self) -> None:
         cursor: dict[str, Any] = {}
         while not self._stopping.is_set():
             try:
-                frame = self._call("poll", cursor, _POLL_S, timeout=_CALL_TIMEOUT_S)
+                frame = self._call("poll", (cursor, _POLL_S))
                 cursor = frame["cursor"]
                 self._inbox(("frame", self.name, frame))
             except Exception as error:
@@ -119,9 +119,9 @@ class LaneHandle:
             item = self._outbox.get()
             if item is None:
                 return
-            method, args = item
+            method, args, named = item
             try:
-                self._inbox(("told", self.name, (method, args, self._call(method, *args))))
+                self._inbox(("told", self.name, (method, args, self._call(method, args, named))))
             except Exception as error:
                 if self._stopping.is_set():
                     return

@@ -43,7 +43,7 @@ class LaneBook:
                 memory -= int(grant.get("memory_mb") or 0)
             gpus -= set(grant.get("gpus") or ())
             resources -= set(grant.get("resources") or ())
-        disk = self.hello.get("disk_free_mb")
+        disk = int(self.hello["disk_free"]) >> 20 if "disk_free" in self.hello else None
         return Capacity(cores, memory, tuple(sorted(gpus)), frozenset(resources), disk)
 
     def view(self) -> LaneView:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Transport(Protocol):
-    def call(self, method: str, *args: Any) -> Any:
+    def call(self, method: str, *args: Any, **named: Any) -> Any:
         """Call `method` of the lane's agent and return its (JSON-like) answer."""
         ...
 
@@ -18,9 +18,9 @@ class LocalTransport:
     def __init__(self, root: Path, *, home_hash: str, socket_path: Path) -> None:
         from lanes.agent.agent import Agent
 
-        self._agent = Agent(root, home_hash=home_hash, socket_path=str(socket_path))
+        self._agent = Agent(root, home_hash=home_hash, socket_path=socket_path)
 
-    def call(self, method: str, *args: Any) -> Any:
+    def call(self, method: str, *args: Any, **named: Any) -> Any:
         if method.startswith("_"):
             raise AttributeError(method)
-        return getattr(self._agent, method)(*args)
+        return getattr(self._agent, method)(*args, **named)

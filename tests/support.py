@@ -35,12 +35,18 @@ def wait_for(condition: Callable[[], T], what: str, *, deadline_s: float = DEADL
         time.sleep(0.02)
 
 
-def lab(home: Home, *args: str, check: bool = True, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def lab(
+    home: Home, *args: str, check: bool = True, env: dict[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user would."""
     full = {**os.environ, "LAB_HOME": str(home.path), "NO_COLOR": "1", "COLUMNS": "100", **(env or {})}
-    done = subprocess.run([sys.executable, "-P", "-m", "lab", *args], capture_output=True, text=True, env=full, cwd=cwd, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "lab", *args], capture_output=True, text=True, env=full, cwd=cwd, timeout=240
+    )
     if check and done.returncode != 0:
-        raise AssertionError(f"lab {' '.join(args)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}\n{tail(home)}")
+        raise AssertionError(
+            f"lab {' '.join(args)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}\n{tail(home)}"
+        )
     return done
 
 
@@ -77,7 +83,10 @@ def wait_state(home: Home, job_id: int, *states: JobState, deadline_s: float = D
 
 def processes(home: Home) -> dict[int, str]:
     """Living processes of this home by pid: guardian, controller, Ray, lane actors, attempts."""
-    path, marks = os.fsencode(str(home.path)), (f"RAY_LAB_HOME={home.hash}".encode(), f"LAB_ATTEMPT=lab:{home.hash}:".encode())
+    path, marks = (
+        os.fsencode(str(home.path)),
+        (f"RAY_LAB_HOME={home.hash}".encode(), f"LAB_ATTEMPT=lab:{home.hash}:".encode()),
+    )
     found: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():

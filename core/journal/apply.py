@@ -33,7 +33,8 @@ APPLY: dict[str, tuple[str, ...]] = {
     ),
     # A wish to cancel is never replaced by a lesser one, and a finished job has no wishes.
     K.CANCEL_ASKED: (
-        f"UPDATE job SET wish = 'cancel' FROM {_E} WHERE job.id = e.job AND job.ended IS NULL AND job.state != 'cancelling'",
+        f"""UPDATE job SET wish = 'cancel' FROM {_E} WHERE job.id = e.job AND job.ended IS NULL
+        AND job.state != 'cancelling'""",
     ),
     K.HOLD_ASKED: (
         f"""UPDATE job SET wish = 'hold' FROM {_E} WHERE job.id = e.job AND job.ended IS NULL
@@ -44,7 +45,8 @@ APPLY: dict[str, tuple[str, ...]] = {
         AND job.wish IS NOT 'cancel' AND job.state != 'cancelling'""",
     ),
     K.DRAIN_ASKED: (
-        f"""INSERT INTO lane(name, state, reason, wish) SELECT e.lane, 'declared', e.data ->> '$.reason', 'drain' FROM {_E} WHERE true
+        f"""INSERT INTO lane(name, state, reason, wish)
+        SELECT e.lane, 'declared', e.data ->> '$.reason', 'drain' FROM {_E} WHERE true
         ON CONFLICT(name) DO UPDATE SET wish = 'drain', reason = excluded.reason""",
     ),
     K.RESUME_ASKED: (f"UPDATE lane SET wish = 'resume' FROM {_E} WHERE lane.name = e.lane",),
@@ -76,16 +78,17 @@ APPLY: dict[str, tuple[str, ...]] = {
         FROM {_E} WHERE attempt.job = e.job AND attempt.n = e.attempt""",
     ),
     K.CANCELLING: (
-        f"UPDATE job SET state = 'cancelling', wish = NULL, reason = e.data ->> '$.reason' FROM {_E} WHERE job.id = e.job",
+        f"UPDATE job SET state = 'cancelling', wish = NULL, reason = e.data ->> '$.reason' FROM {_E} "
+        "WHERE job.id = e.job",
     ),
     K.ATTEMPT_ENDED: (
-        f"""UPDATE attempt SET state = e.data ->> '$.state', cause = e.data ->> '$.cause', message = e.data ->> '$.message',
-        exit_code = e.data ->> '$.exit_code', seconds = e.data ->> '$.seconds', manifest = e.data ->> '$.manifest',
-        undeclared = coalesce(e.data ->> '$.undeclared', '[]'), ended = e.at
+        f"""UPDATE attempt SET state = e.data ->> '$.state', cause = e.data ->> '$.cause',
+        message = e.data ->> '$.message', exit_code = e.data ->> '$.exit_code', seconds = e.data ->> '$.seconds',
+        manifest = e.data ->> '$.manifest', undeclared = coalesce(e.data ->> '$.undeclared', '[]'), ended = e.at
         FROM {_E} WHERE attempt.job = e.job AND attempt.n = e.attempt""",
         f"""INSERT INTO part(job, attempt, tbl, path, rows, bytes, sha256)
-        SELECT e.job, e.attempt, p.value ->> '$.table', p.value ->> '$.path', p.value ->> '$.rows', p.value ->> '$.bytes',
-               p.value ->> '$.sha256' FROM {_E}, json_each(e.data, '$.parts') p""",
+        SELECT e.job, e.attempt, p.value ->> '$.table', p.value ->> '$.path', p.value ->> '$.rows',
+               p.value ->> '$.bytes', p.value ->> '$.sha256' FROM {_E}, json_each(e.data, '$.parts') p""",
     ),
     K.REQUEUED: (
         f"""UPDATE job SET state = 'queued', lane = NULL, cause = e.data ->> '$.cause', reason = e.data ->> '$.reason'

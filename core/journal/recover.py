@@ -113,14 +113,13 @@ def _readable_events(path: Path) -> Rows:
         for suffix in ("", "-wal"):
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
-        with contextlib.closing(sqlite3.connect(copy)) as conn:
-            with contextlib.suppress(sqlite3.Error, ValueError):
-                for row in conn.execute(f"SELECT {_EVENT_COLUMNS} FROM event ORDER BY seq"):
-                    json.loads(row[6])
-                    EventKind(row[2])
-                    if row[0] != len(rows) + 1:
-                        break
-                    rows.append(tuple(row))
+        with contextlib.closing(sqlite3.connect(copy)) as conn, contextlib.suppress(sqlite3.Error, ValueError):
+            for row in conn.execute(f"SELECT {_EVENT_COLUMNS} FROM event ORDER BY seq"):
+                json.loads(row[6])
+                EventKind(row[2])
+                if row[0] != len(rows) + 1:
+                    break
+                rows.append(tuple(row))
     except sqlite3.Error:
         pass
     finally:

@@ -55,7 +55,9 @@ CREATE INDEX job_queue ON job(priority DESC, id) WHERE state = 'queued';
 CREATE INDEX job_key ON job(key);
 CREATE INDEX job_wish ON job(id) WHERE wish IS NOT NULL;
 CREATE UNIQUE INDEX job_idem ON job(idem) WHERE idem IS NOT NULL;
-CREATE TABLE dep(job INTEGER NOT NULL, needs INTEGER NOT NULL, cond TEXT NOT NULL, PRIMARY KEY(job, needs)) WITHOUT ROWID;
+CREATE TABLE dep(
+    job INTEGER NOT NULL, needs INTEGER NOT NULL, cond TEXT NOT NULL, PRIMARY KEY(job, needs)
+) WITHOUT ROWID;
 CREATE INDEX dep_needs ON dep(needs);
 CREATE TABLE attempt(
     job        INTEGER NOT NULL,

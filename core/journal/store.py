@@ -183,9 +183,7 @@ class Journal:
         except sqlite3.Error as error:
             self._rollback()
             if no_space(error) or ("disk I/O error" in str(error) and disk_is_full(self.home.path)):
-                raise DiskFull(
-                    f"the disk of {self.home.path} is full: nothing was recorded", hint=_FREE
-                ) from error
+                raise DiskFull(f"the disk of {self.home.path} is full: nothing was recorded", hint=_FREE) from error
             if "malformed" in str(error) or "not a database" in str(error):
                 raise _damaged(self.home, f"the journal {self.home.journal} is damaged ({error})") from error
             raise
@@ -284,9 +282,7 @@ def _create(home: Home) -> None:
         witness.write(home.witness, witness.Seen(generation, 0, 0))
     except (OSError, sqlite3.Error) as error:
         if no_space(error):
-            raise DiskFull(
-                f"the disk of {home.path} is full: no journal could be made", hint=_FREE
-            ) from error
+            raise DiskFull(f"the disk of {home.path} is full: no journal could be made", hint=_FREE) from error
         if isinstance(error, PermissionError):
             raise Refused(f"{home.path} cannot be written to", hint="set LAB_HOME to a folder of yours") from error
         raise

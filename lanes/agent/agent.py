@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 from core.fsio import no_space, read_json, safe_join, walk_files, write_atomic, write_json
 from core.rundir import SEALED_FILES, SEALED_FOLDERS, RunDir
@@ -44,7 +44,7 @@ class Agent:
     Args:
         root: the agent's own folder on this lane.
         home_hash: tells the attempts of one home from another's.
-        socket_path: a short path at which runners wake a waiting `poll`; without it, poll looks every tenth of a second.
+        socket_path: a short path at which runners wake a waiting `poll`; without it, poll looks every 0.1 s.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Agent:
         root: Path,
         *,
         home_hash: str,
-        socket_path: Optional[Path] = None,
+        socket_path: Union[str, Path, None] = None,
         start_grace_s: float = START_GRACE_S,
     ) -> None:
         self.root = Path(root)
@@ -159,7 +159,7 @@ class Agent:
             self._wait(min(rest, RESCAN_S, *[e.look_again_s for _, e in runs] or [RESCAN_S]))
 
     def signal(
-        self, job: int, attempt: int, action: str, *, cause: str = "cancelled", grace_s: float = 0.0
+        self, job: int, attempt: int, action: str, cause: str = "cancelled", grace_s: float = 0.0
     ) -> Dict[str, Any]:
         """Ask the attempt's supervisor to stop it (with grace), kill it, or revoke it. Repeatable; never weaker."""
         entry = self._runs.get(f"{job}.{attempt}")
@@ -253,7 +253,7 @@ class Agent:
         env[procs.MARKER] = str(spec["marker"])
         return env
 
-    def _listen(self, path: Optional[Path]) -> Optional[socket.socket]:
+    def _listen(self, path: Union[str, Path, None]) -> Optional[socket.socket]:
         if path is None:
             return None
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -201,26 +201,27 @@ class Runner:
     def _watch(self) -> None:
         """Until the child has ended: limits, requests, memory, proof of life."""
         limits = self.spec.get("limits") or {}
-        limit = limits.get("time_s")
+        limit = float(limits.get("time_s") or "inf")
         grace = float(limits.get("grace_s") or 0.0)
-        deadline = None if limit is None else self._started_at + float(limit)
-        while self.ended is None:
+        deadline = self._started_at + limit
+        while True:
             self._reap()
-            if self.ended is not None:
+            if self._is_over():
                 return
             self._requests()
             now = time.monotonic()
-            if deadline is not None and now >= deadline and self.stop is None:
-                self._ask(Stop(TIME_LIMIT, f"it ran longer than its time limit of {float(limit):g} s"), grace)
+            if now >= deadline and self.stop is None:
+                self._ask(Stop(TIME_LIMIT, f"it ran longer than its time limit of {limit:g} s"), grace)
             if self.kill_at is not None and now >= self.kill_at:
                 self.note("killing everything that is left")
                 return
             if now >= self._next_memory:
                 self._look_at_memory()
             self.heart.tick()
-            waits = [INTERVAL_S, self._next_memory - now]
-            waits += [t - now for t in (self.kill_at, deadline if self.stop is None else None) if t is not None]
-            self._sleep(max(0.0, min(waits)))
+            until = [self._next_memory, now + INTERVAL_S]
+            until += [deadline] if self.stop is None else []
+            until += [self.kill_at] if self.kill_at is not None else []
+            self._sleep(max(0.0, min(until) - now))
 
     def _look(
         self, found: Found, prepared: Optional[setup.Prepared], declared: Declared, seconds: float
@@ -368,6 +369,9 @@ class Runner:
                     self.ended = Ended(signal=os.WTERMSIG(status))
                 else:
                     self.ended = Ended(exit_code=os.WEXITSTATUS(status))
+
+    def _is_over(self) -> bool:
+        return self.ended is not None
 
     def _end_everything(self) -> None:
         """Kill what is left of the attempt, grandchildren in their own sessions included, until nothing is."""

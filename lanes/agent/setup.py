@@ -82,7 +82,8 @@ def prepare(spec: Dict[str, Any], run: RunDir, *, digests: Optional[Path], tick:
             try:
                 os.symlink(place, dest)
             except OSError as error:
-                raise SetupError("setup", f"the input {item['name']!r} cannot be put at {item['dest']}: {error}") from error
+                what = f"the input {item['name']!r} cannot be put at {item['dest']}"
+                raise SetupError("setup", f"{what}: {error}") from error
     put = {rel.as_posix(): signature(run.work / rel) for rel in walk_files(run.work)}
     return Prepared(cwd, put, linked)
 

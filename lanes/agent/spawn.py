@@ -6,18 +6,23 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from core.rundir import RunDir
-from lanes.agent import audit, opens, procs
+from lanes.agent import FAILPOINTS, audit, opens, procs
 from lanes.agent.declared import Declared
 
 # What a program may take from the lane it runs on. Everything else comes from the spec.
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "USER", "LOGNAME", "SHELL", "TZ", "LD_LIBRARY_PATH", "LAB_FAILPOINTS")
+INHERITED = (
+    "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "USER", "LOGNAME", "SHELL", "TZ", "LD_LIBRARY_PATH", FAILPOINTS,
+)  # fmt: skip
+THREADS = tuple(f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA"))
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 CHILD = "from lanes.child import main; main()"
+_RESET = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ,
+)  # fmt: skip
 _SOCKET_ROOM = 60  # sockets below TMPDIR (107 bytes at most) need what is left for names of their own
 
 
@@ -62,11 +67,11 @@ def child_env(spec: Dict[str, Any], run: RunDir) -> Dict[str, str]:
     grant = spec.get("grant") or {}
     cores = str(max(1, int(grant.get("cores") or 1)))
     env = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    env.update({str(k): str(v) for k, v in (spec.get("base_env") or {}).items()})  # the submitter's PATH and the like
     env.setdefault("PATH", DEFAULT_PATH)
     env.setdefault("LANG", "C.UTF-8")
     env["PYTHONUNBUFFERED"] = "1"
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        env[name] = cores
+    env.update(dict.fromkeys(THREADS, cores))
     # Threads that spin while they wait for one another starve the neighbours they wait for.
     env.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0", KMP_BLOCKTIME="0")
     env.update({str(k): str(v) for k, v in (spec.get("env") or {}).items()})
@@ -100,7 +105,9 @@ def short_name(spec: Dict[str, Any]) -> str:
     return f"/tmp/lab-{os.getuid()}-{str(spec.get('nonce') or 'x')[:16]}.tmp"
 
 
-def _fork(argv: List[str], cwd: Path, env: Dict[str, str], log_fd: int, declared: Optional[Declared]) -> Optional[Child]:
+def _fork(
+    argv: List[str], cwd: Path, env: Dict[str, str], log_fd: int, declared: Optional[Declared]
+) -> Optional[Child]:
     """One try; None when the filter could not be installed (nothing was started then)."""
     ours, theirs = socket.socketpair()  # closed by exec: end of file means that the program runs
     parent = os.getpid()
@@ -132,7 +139,7 @@ def _become(
     step = "setup"
     try:
         signal.set_wakeup_fd(-1)
-        for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
+        for sig in _RESET:
             signal.signal(sig, signal.SIG_DFL)
         os.setsid()
         procs.die_with_parent(parent)
@@ -153,5 +160,4 @@ def _become(
         with contextlib.suppress(BaseException):
             why = getattr(error, "strerror", None) or str(error)
             tell.send(f"{step}: {why}".encode() if step != "exec" else why.encode())
-        sys.stderr = None  # type: ignore[assignment]
         os._exit(127)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from core.rundir import RunDir
 
@@ -48,8 +48,8 @@ class Found(NamedTuple):
     child: Optional[Dict[str, Any]] = None  # outcome.json
     oom_kill: bool = False
     disk_free: int = 1 << 40
-    missing: List[str] = []  # sentences: outputs and expectations that were not met
-    stale: List[str] = []
+    missing: Sequence[str] = ()  # sentences: outputs and expectations that were not met
+    stale: Sequence[str] = ()
 
 
 def verdict(found: Found) -> Dict[str, Any]:
@@ -64,7 +64,7 @@ def verdict(found: Found) -> Dict[str, Any]:
 
 def _judge(
     found: Found, child: Dict[str, Any], ended: Ended, code: Optional[int], number: Optional[int]
-) -> "tuple[str, str]":
+) -> Tuple[str, str]:
     if found.stop is not None:
         return found.stop
     said, why = str(child.get("cause") or ""), str(child.get("message") or "")
@@ -90,7 +90,9 @@ def _judge(
     return OK, ""
 
 
-def unmet(spec: Dict[str, Any], plan: Dict[str, Any], run: RunDir, rows: Dict[str, int], last: Optional[int]) -> List[str]:
+def unmet(
+    spec: Dict[str, Any], plan: Dict[str, Any], run: RunDir, rows: Dict[str, int], last: Optional[int]
+) -> List[str]:
     """One sentence for each thing that was planned, by the user or the kind, and is not there."""
     missing: List[str] = []
     for expect in (spec.get("expect") or {}, plan or {}):

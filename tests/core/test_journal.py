@@ -63,7 +63,9 @@ def fill(home: Home, jobs: int) -> None:
 
 
 def state_dump(conn: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
-    return {t: sorted((tuple(r) for r in conn.execute(f"SELECT * FROM {t}")), key=repr) for t in schema.STATE_TABLE_NAMES}
+    return {
+        t: sorted((tuple(r) for r in conn.execute(f"SELECT * FROM {t}")), key=repr) for t in schema.STATE_TABLE_NAMES
+    }
 
 
 # Events and state.
@@ -122,15 +124,27 @@ def live_random_life(journal: Journal, rng: random.Random, *, jobs: int) -> None
                     job = waiting.pop(rng.randrange(len(waiting)))
                     n = attempts[job] = attempts.get(job, 0) + 1
                     running[job] = n
-                    tx.append(K.PLACED, job=job, attempt=n, lane="local", data={"nonce": f"{job}", "grant": {"cores": 1}})
+                    tx.append(
+                        K.PLACED, job=job, attempt=n, lane="local", data={"nonce": f"{job}", "grant": {"cores": 1}}
+                    )
                     tx.append(K.STARTED, job=job, attempt=n, lane="local", data={"pid": job, "boot": "b"})
                 elif running and what < 0.9:
                     job = rng.choice(sorted(running))
                     n = running.pop(job)
                     end = rng.choice(["succeeded", "failed", "again", "cancelled"])
-                    parts = [{"table": "t", "path": f"t/{job}", "rows": 1, "bytes": 2, "sha256": "x"}] if end == "succeeded" else []
+                    parts = (
+                        [{"table": "t", "path": f"t/{job}", "rows": 1, "bytes": 2, "sha256": "x"}]
+                        if end == "succeeded"
+                        else []
+                    )
                     state = "failed" if end == "again" else end
-                    tx.append(K.ATTEMPT_ENDED, job=job, attempt=n, lane="local", data={"state": state, "cause": "ok", "parts": parts})
+                    tx.append(
+                        K.ATTEMPT_ENDED,
+                        job=job,
+                        attempt=n,
+                        lane="local",
+                        data={"state": state, "cause": "ok", "parts": parts},
+                    )
                     if end == "again":
                         tx.append(K.REQUEUED, job=job, data={"cause": "preempted", "reason": "r"})
                         waiting.append(job)
@@ -475,7 +489,9 @@ def small_disk(tmp_path: Path) -> Any:
         pytest.skip("needs root to mount a small tmpfs")
     point = tmp_path / "small"
     point.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(point)], capture_output=True, text=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(point)], capture_output=True, text=True
+    )
     if done.returncode != 0:
         pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
     yield point

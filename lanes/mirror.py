@@ -1,0 +1,71 @@
+"""What the controller holds in memory: a mirror of the journal that can be rebuilt at any moment, and its lanes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from core.cluster import Cluster
+from core.home import Home
+from core.journal import Journal, query
+from core.journal.query import Attempt, Job
+from core.states import Cause
+from lanes.freeze import freeze
+from lanes.handle import LaneHandle
+from lanes.ledger import LaneBook
+
+
+class Mirror:
+    """Open attempts, the lanes' books, and the words that go to the lanes. Owned by the controller's one thread."""
+
+    def __init__(self, home: Home, journal: Journal, cluster: Cluster) -> None:
+        self.home = home
+        self.journal = journal
+        self.books = {lane.name: LaneBook(lane) for lane in cluster.lanes}
+        self.handles: dict[str, LaneHandle] = {}
+        self.open: dict[tuple[int, int], Attempt] = {}
+        self.ending: str | None = None  # why we are going down
+        self.killing = False  # down --kill: stop all attempts first
+        self.crowded = False  # the disk is full: finish what runs, place nothing
+
+    def take_up(self, attempt: Attempt) -> None:
+        self.open[(attempt.job, attempt.n)] = attempt
+        if attempt.lane in self.books:
+            self.books[attempt.lane].hold(attempt)
+
+    def reread(self, at: tuple[int, int]) -> Attempt:
+        attempt = next(a for a in query.attempts(self.journal.conn, at[0]) if a.n == at[1])
+        self.open[at] = attempt
+        return attempt
+
+    def let_go(self, attempt: Attempt) -> None:
+        """The attempt has ended and nothing of it lives: its slot is free."""
+        del self.open[(attempt.job, attempt.n)]
+        if attempt.lane in self.books:
+            self.books[attempt.lane].release(attempt.job, attempt.n)
+        if attempt.lane in self.handles:
+            self.handles[attempt.lane].tell("reap", attempt.job, attempt.n)
+
+    def tell_start(self, job: Job, attempt: Attempt) -> None:
+        handle = self.handles.get(attempt.lane)
+        if handle is not None:
+            spec = query.spec_of(self.journal.conn, job.spec)
+            frozen = freeze(self.home, job, attempt, spec, wake=handle.socket)
+            handle.tell("start", frozen, str(self.home.run_dir(job.id, attempt.n).path))
+
+    def tell_stop(self, attempt: Attempt, cause: Cause) -> None:
+        handle = self.handles.get(attempt.lane)
+        if handle is not None:
+            job = query.job(self.journal.conn, attempt.job)
+            grace = float(query.spec_of(self.journal.conn, job.spec)["limits"]["grace_s"])
+            handle.tell("signal", attempt.job, attempt.n, "stop", cause=str(cause), grace_s=grace)
+
+    def is_crowded(self) -> bool:
+        """Still no room for the reserve: nothing new is started."""
+        if self.crowded and self.journal.hold_reserve():
+            self.crowded = False
+            say("there is room on the disk again")
+        return self.crowded
+
+
+def say(message: str) -> None:
+    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} controller: {message}", flush=True)
