@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.digests import Digests
-from core.errors import BadInput
+from core.errors import BadInput, DiskFull
 from core.fsio import digest, fsync_dir, no_space
 from core.git import Git, GitError, git_of
 from core.home import Home
@@ -122,6 +122,8 @@ def list_root(root: Path, digests: Digests, *, home: Home | None = None) -> List
     found = _Found()
     try:
         git = git_of(root, without=own)
+        if git is not None and not git.tracked and not git.untracked and not (root / ".git").exists():
+            git = None  # a folder that the repository around it ignores, named all the same
         _collect(root, "", git, found, own)
     except GitError as error:
         raise BadInput(
@@ -255,18 +257,18 @@ def _store(home: Home, listing: Listing) -> bool:
         tmp.mkdir()
         if not _fill(tmp, listing):
             return False
-        if final.exists():  # there, but not whole: somebody touched it
-            final.rename(home.code / f".damaged.{final.name[:12]}.{os.urandom(4).hex()}")
         try:
             tmp.rename(final)
         except OSError:
             if not _is_whole(final, listing):  # else another process was first; theirs is as good
-                raise
+                if not final.exists():
+                    raise
+                # Somebody touched it: it is kept aside, for people.
+                final.rename(home.code / f".damaged.{final.name[:12]}.{os.urandom(4).hex()}")
+                tmp.rename(final)
         fsync_dir(home.code)
         return True
     except OSError as error:
-        from core.errors import DiskFull
-
         if no_space(error):
             raise DiskFull(
                 f"the disk of {home.path} is full: the code could not be stored", hint="free some space"

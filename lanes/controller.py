@@ -43,6 +43,7 @@ Message = tuple[str, str, Any]
 
 _TICK_S = 0.25
 _RETRY_S = 5.0
+_RECORD_S = 2.0
 
 
 class Controller:
@@ -81,6 +82,7 @@ class Controller:
             tx.append(EventKind.CONTROLLER_UP, data=info)
         say(f"up, pid {os.getpid()}, {len(self.m.open)} attempts to take up")
         self._start_lanes()
+        record_at = 0.0
         while True:
             self._handle_messages()
             failpoint("controller.tick")
@@ -96,6 +98,9 @@ class Controller:
                 except DiskFull:
                     self._out_of_disk(("wake", "", None))
             self._bring_back()
+            if time.monotonic() > record_at:
+                record_at = time.monotonic() + _RECORD_S
+                self.session.record()
             self.backups.maybe()
             if self.m.ending and not (self.m.killing and self.m.open):
                 break
@@ -155,6 +160,8 @@ class Controller:
             book.state, book.reason = LaneState.UP, ""
         with self.journal.transaction() as tx:
             tx.append(EventKind.LANE, lane=name, data={"state": book.state, "reason": book.reason, "info": hello})
+        if self.session is not None:
+            self.session.record()
         handle = self.m.handles[name]
         mine = [a for a in self.m.open.values() if a.lane == name]
         handle.tell("adopt", [[a.job, a.n, str(self.home.run_dir(a.job, a.n).path)] for a in mine])

@@ -22,7 +22,7 @@ from core.home import Home
 from lanes.start import lock_held, start_guardian
 
 # A controller that dies this soon is not given another start at once.
-_HEALTHY_S = 20.0
+_HEALTHY_S = 6.0
 _MAX_DELAY_S = 30.0
 
 

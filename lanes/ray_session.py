@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import Unavailable
+from core.fsio import read_json, write_json
 from core.home import Home
 
 MARKER = "RAY_LAB_HOME"
@@ -41,6 +42,7 @@ class RaySession:
         self.home = home
         self.temp = temp
         self.watched = watched
+        self._recorded: list[tuple[int, str]] = []
 
     @staticmethod
     def start(home: Home) -> RaySession:
@@ -94,6 +96,16 @@ class RaySession:
             ) from error
         return RaySession(home, temp, tuple(_session_processes(temp)))
 
+    def record(self) -> None:
+        """Write down every process below us, for the one that comes after us. Costs nothing while nothing changes.
+
+        The marker alone would not do: processes that set their own title write over their environment.
+        """
+        now = sorted((pid, start_time(pid)) for pid in _below(os.getpid()))
+        if now != self._recorded:
+            self._recorded = now
+            write_json(_record_file(self.home), now, sync=False)
+
     def dead(self) -> str | None:
         """The name of a process without which the session is lost, if one has died."""
         for process in self.watched:
@@ -104,6 +116,7 @@ class RaySession:
     def stop(self) -> None:
         import ray
 
+        self.record()
         with contextlib.suppress(Exception):
             ray.shutdown()
         kill_leftovers(self.home)
@@ -118,7 +131,7 @@ def kill_leftovers(home: Home, *, patience_s: float = 10.0) -> list[int]:
     """
     killed: list[int] = []
     deadline = time.monotonic() + patience_s
-    while found := marked_processes(home):
+    while found := sorted({*marked_processes(home), *_recorded_processes(home)}):
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -140,6 +153,30 @@ def marked_processes(home: Home) -> list[int]:
             if want in (entry / "environ").read_bytes().split(b"\0") and start_time(int(entry.name)):
                 found.append(int(entry.name))
     return found
+
+
+def _record_file(home: Home) -> Path:
+    return home.path / "ray.json"
+
+
+def _recorded_processes(home: Home) -> list[int]:
+    return [pid for pid, started in read_json(_record_file(home), []) if started and start_time(pid) == started]
+
+
+def _below(root: int) -> list[int]:
+    """All living descendants of `root`."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir() if Path("/proc").is_dir() else ():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                children.setdefault(int(fields[1]), []).append(int(entry.name))
+    out, todo = [], [root]
+    while todo:
+        found = children.get(todo.pop(), [])
+        out += found
+        todo += found
+    return out
 
 
 def start_time(pid: int) -> str:

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from core.fsio import read_json
 from core.home import Home
 from core.journal import Journal, query
 from core.journal.query import Job
 from core.states import JobState
+from lanes.ray_session import start_time
 
 T = TypeVar("T")
 
@@ -87,6 +89,8 @@ def processes(home: Home) -> dict[int, str]:
         os.fsencode(str(home.path)),
         (f"RAY_LAB_HOME={home.hash}".encode(), f"LAB_ATTEMPT=lab:{home.hash}:".encode()),
     )
+    # Ray's agents set their own title, over the environment that marked them.
+    recorded = {pid for pid, started in read_json(home.path / "ray.json", []) if start_time(pid) == started}
     found: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -95,9 +99,9 @@ def processes(home: Home) -> dict[int, str]:
             argv = (entry / "cmdline").read_bytes().split(b"\0")
             if not argv[0] or (entry / "stat").read_text().rpartition(")")[2].split()[0] in "ZX":
                 continue
-            text = b" ".join(argv).decode(errors="replace")
+            text = b" ".join(argv).decode(errors="replace").strip()
             environ = (entry / "environ").read_bytes()
-            ours = path in argv or any(a.startswith(path + b"/") for a in argv)
+            ours = path in argv or any(a.startswith(path + b"/") for a in argv) or int(entry.name) in recorded
             if ours or any(m in environ for m in marks):
                 found[int(entry.name)] = text
     return found

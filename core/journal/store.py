@@ -128,6 +128,7 @@ class Journal:
         """
         witnessed = _read_witness(home)
         size = home.journal.stat().st_size if home.journal.exists() else 0
+        suspect = ""
         if size == 0:
             if witnessed is not None:
                 raise _damaged(
@@ -138,10 +139,10 @@ class Journal:
             _create(home)
             witnessed = _read_witness(home)
         else:
-            _refuse_truncated(home)
+            suspect = _looks_truncated(home)
         conn = _connect(home.journal, reading=role is Role.READER)
         try:
-            generation = _check(home, conn, witnessed, role)
+            generation = _check(home, conn, witnessed, thorough=role is Role.CONTROLLER, suspect=suspect)
         except BaseException:
             conn.close()
             raise
@@ -295,21 +296,36 @@ def _read_witness(home: Home) -> witness.Seen | None:
         raise _damaged(home, f"the witness {home.witness} cannot be read") from error
 
 
-def _refuse_truncated(home: Home) -> None:
-    """SQLite reads a file shorter than its own header says until it meets the hole. Look first."""
-    with home.journal.open("rb") as f:
-        header = f.read(100)
-        size = f.seek(0, os.SEEK_END)
-    page = int.from_bytes(header[16:18], "big") or 1
-    page = 65536 if page == 1 else page
-    pages = int.from_bytes(header[28:32], "big")
-    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
-        raise _damaged(home, f"{home.journal} is not a SQLite file")
-    if size < page * pages:
-        raise _damaged(home, f"{home.journal} is truncated: {size:,} bytes where its header says {page * pages:,}")
+def _looks_truncated(home: Home) -> str:
+    """What is wrong with the main file's size, or "". SQLite itself complains only when it meets the hole.
+
+    Shorter than its header says is also what a checkpoint looks like half-way, made by a living writer (look again)
+    or by one that was killed (then the log still holds the missing pages): the caller decides by a full check.
+
+    Raises:
+        JournalDamaged: no such excuse.
+    """
+    for _ in range(20):
+        with home.journal.open("rb") as f:
+            header = f.read(100)
+            size = f.seek(0, os.SEEK_END)
+        if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
+            raise _damaged(home, f"{home.journal} is not a SQLite file")
+        page = int.from_bytes(header[16:18], "big")
+        want = (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
+        if size >= want:
+            return ""
+        wal = Path(f"{home.journal}-wal")
+        said = f"{home.journal} is truncated: {size:,} bytes where its header says {want:,}"
+        if wal.exists() and wal.stat().st_size:
+            return said
+        time.sleep(0.01)
+    raise _damaged(home, said)
 
 
-def _check(home: Home, conn: sqlite3.Connection, witnessed: witness.Seen | None, role: Role) -> str:
+def _check(
+    home: Home, conn: sqlite3.Connection, witnessed: witness.Seen | None, *, thorough: bool, suspect: str
+) -> str:
     try:
         version = int(conn.execute("PRAGMA user_version").fetchone()[0])
         if version > schema.VERSION:
@@ -320,11 +336,11 @@ def _check(home: Home, conn: sqlite3.Connection, witnessed: witness.Seen | None,
         row = conn.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
         generation = str(row[0]) if row else ""
         seq = int(conn.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()[0])
-        if role is Role.CONTROLLER:
+        if thorough or suspect:
             # The controller looks at every page once; the rest of us would pay that on each command.
             verdict = conn.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
-                raise _damaged(home, f"{home.journal} is damaged ({verdict})")
+                raise _damaged(home, suspect or f"{home.journal} is damaged ({verdict})")
         if witnessed is None:
             if seq:
                 raise _damaged(home, f"the witness {home.witness} of a journal with {seq} events is gone")

@@ -320,6 +320,23 @@ def test_truncated_main_file_is_refused(home: Home, keep: float) -> None:
             Journal.open(home, role)
 
 
+def test_a_checkpoint_cut_short_is_no_damage(home: Home, tmp_path: Path) -> None:
+    """Killed half-way through a checkpoint: the main file is short, the log has the rest, nothing is lost."""
+    source = crashed_copy(home, tmp_path, jobs=60)
+    with Journal.open(copy_of(source, tmp_path / "full")) as journal:
+        journal.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        journal.close()
+    checkpointed = (tmp_path / "full" / "journal.db").read_bytes()
+    assert len(checkpointed) > source.journal.stat().st_size
+    # As the killed one leaves it: page one is moved already, the file not yet as long as page one says.
+    source.journal.write_bytes(checkpointed[:4096] + source.journal.read_bytes()[4096:])
+    assert opens_whole(copy_of(source, tmp_path / "again"), 60)
+    # The twin: without the log it is damage.
+    lost = copy_of(source, tmp_path / "lost")
+    Path(f"{lost.journal}-wal").unlink()
+    assert not opens_whole(lost, 60)
+
+
 def test_flipped_page_is_refused_by_the_controller(home: Home) -> None:
     fill(home, 300)
     with Journal.open(home, Role.CONTROLLER) as journal:

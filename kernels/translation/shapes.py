@@ -1,0 +1,67 @@
+"""What may be translated: checked once, in words, before any backend sees it.
+
+A batch of images and a batch of offsets that differ in length are refused. Tiling or repeating one of them
+to fit is how 4 images once met 128 offsets and nobody noticed (`jobs.parity.mutants` keeps that alive).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class TranslationRefused(ValueError):
+    """The arrays cannot be translated; nothing was computed."""
+
+
+class ShapeMismatch(TranslationRefused):
+    """Images and offsets do not belong together."""
+
+
+def check_shapes(images: Sequence[int | None], offsets: Sequence[int | None]) -> None:
+    """Refuse shapes that do not belong together.
+
+    Args:
+        images: (..., height, width), at least one leading axis.
+        offsets: the same leading axes, then 2: [x, y].
+
+    Raises:
+        ShapeMismatch: with the one sentence that says which rule is broken.
+    """
+    images, offsets = tuple(images), tuple(offsets)
+    if None in images or None in offsets:
+        raise ShapeMismatch(f"static shapes only: images are {images} and offsets {offsets}")
+    if len(images) < 3:
+        raise ShapeMismatch(f"images must be (..., height, width) with a batch axis, not {images}")
+    if not offsets or offsets[-1] != 2:
+        raise ShapeMismatch(f"the last axis of the offsets must be [x, y], so 2 long, not {offsets}")
+    if images[:-2] != offsets[:-1]:
+        raise ShapeMismatch(
+            f"{_count(images[:-2])} images of batch shape {images[:-2]} met {_count(offsets[:-1])} offsets of "
+            f"batch shape {offsets[:-1]}: one offset per image, never tiled or repeated"
+        )
+    if 0 in images:
+        raise ShapeMismatch(f"nothing to translate: images are {images}")
+
+
+def check_arrays(images: npt.NDArray[Any], offsets: npt.NDArray[Any]) -> None:
+    """`check_shapes` for arrays on the host, and what only values can tell.
+
+    Raises:
+        TranslationRefused: a wrong shape, a wrong dtype, or an offset that is not a number.
+    """
+    check_shapes(images.shape, offsets.shape)
+    if not np.issubdtype(images.dtype, np.inexact):
+        raise TranslationRefused(f"images must be float or complex, not {images.dtype}")
+    if not np.issubdtype(offsets.dtype, np.floating):
+        raise TranslationRefused(f"offsets must be real floating point numbers, not {offsets.dtype}")
+    if not np.isfinite(offsets).all():
+        where = np.argwhere(~np.isfinite(offsets).all(axis=-1))[0]
+        raise TranslationRefused(f"the offset of image {tuple(int(i) for i in where)} is not finite")
+
+
+def _count(shape: Sequence[int | None]) -> int:
+    return int(np.prod([int(n or 0) for n in shape], dtype=np.int64))

@@ -1,0 +1,83 @@
+"""The least that a kind can run in: no run directory, no lane. What the real context refuses, this one does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from core.kind import Kind
+
+
+class Left(Exception):
+    """`leave()` was called."""
+
+
+class Recorder:
+    """A context that keeps what the kind says."""
+
+    job, attempt, key = 1, 1, "k" * 64
+    gpus: tuple[int, ...] = ()
+
+    def __init__(self, kind: Kind, params: Any, root: Path, *, cores: int = 2) -> None:
+        self.kind, self.params, self.cores = kind, params, cores
+        self.work, self.artifacts = root / "work", root / "artifacts"
+        self.work.mkdir(parents=True)
+        self.artifacts.mkdir()
+        self.raw: Mapping[str, Any] = {}
+        self.expected: dict[str, Any] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.logs: list[str] = []
+        self.steps: list[tuple[float, float]] = []
+        self.stopping = False
+
+    def run(self) -> None:
+        """Run the kind in this process with the scratch folder as the current one, as a lane does."""
+        before = Path.cwd()
+        os.chdir(self.work)
+        try:
+            self.kind.run(self)
+        finally:
+            os.chdir(before)
+
+    def table(self) -> pa.Table:
+        return pa.Table.from_pylist(self.rows, schema=self.kind.tables()["parity"])
+
+    def expect(self, **what: Any) -> None:
+        assert not self.rows, "the plan must be known before the work starts"
+        self.expected = what
+
+    def log(self, message: str) -> None:
+        self.logs.append(message)
+
+    def progress(self, done: float, total: float, note: str = "") -> None:
+        self.steps.append((done, total))
+
+    def metrics(self, step: int, **values: Any) -> None: ...
+
+    def results(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        schema = self.kind.tables()[table]
+        for row in rows:
+            assert set(row) == set(schema.names)
+        pa.Table.from_pylist([dict(r) for r in rows], schema=schema).validate(full=True)
+        self.rows += [dict(r) for r in rows]
+
+    def artifact(self, name: str) -> Path:
+        return self.artifacts / name
+
+    def input(self, name: str) -> Path:
+        raise AssertionError(f"no input {name} was declared")
+
+    @contextlib.contextmanager
+    def save_checkpoint(self, step: int, **meta: Any) -> Iterator[Path]:
+        yield self.work
+
+    def load_checkpoint(self) -> None:
+        return None
+
+    def leave(self) -> None:
+        raise Left
