@@ -115,6 +115,8 @@ class Digests:
                     "SELECT sha256 FROM digest WHERE dev = ? AND ino = ? AND size = ? AND mtime = ? AND ctime = ?",
                     _identity(info),
                 ).fetchone()
+            except sqlite3.OperationalError:  # busy: hashed instead
+                return None
             except sqlite3.Error:
                 self._forget()
                 return None

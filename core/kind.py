@@ -140,6 +140,8 @@ class Kind:
     user_code: ClassVar[bool] = False
     # Pure and short: may run in batches inside warm workers.
     pooled: ClassVar[bool] = False
+    # For each table the columns that a person wants to see first; all others are there on request.
+    columns: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     # Default needs; the user's win. Same names as core.spec.Needs.
     needs: ClassVar[Mapping[str, Any]] = {}
 

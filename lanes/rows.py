@@ -63,9 +63,10 @@ class _Table:
             self._flush()
 
     def close(self) -> int:
-        self._flush()
-        self._writer.close()
-        self._sink.close()
+        if not self._sink.closed:
+            self._flush()
+            self._writer.close()
+            self._sink.close()
         return self._rows
 
     def _flush(self) -> None:

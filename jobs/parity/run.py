@@ -40,14 +40,15 @@ def run(ctx: Context) -> None:
     gallery = Gallery()
     for row in _rows(ctx, params, sides, gallery):
         rows.append(row)
-        ctx.results("parity", [row])
         ctx.progress(len(rows), total, f"{row['candidate']} {row['case']} {row['batch']}×{row['channels']}")
         if row["verdict"] == Verdict.BLOCKED:
             ctx.log(f"{row['candidate']} {row['case']} {row['batch']}×{row['channels']} blocked: {row['error']}")
 
+    rows.sort(key=lambda r: r["cell"])
+    ctx.results("parity", rows)
+
     from jobs.parity.figure import draw  # matplotlib, only once the table is there
 
-    rows.sort(key=lambda r: r["cell"])
     draw(ctx.artifact(FIGURE), rows, gallery.best)
     settle(rows)
 

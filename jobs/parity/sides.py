@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -192,6 +193,8 @@ def environment(side: Side, *, threads: int, gpus: Sequence[int]) -> dict[str, s
         "GOMP_SPINCOUNT": "0",
         "KMP_BLOCKTIME": "0",
         "CUDA_VISIBLE_DEVICES": ",".join(str(g) for g in gpus),
+        # Not the user's: a keras.json with another default would change what is compared.
+        "KERAS_HOME": str(Path(tempfile.gettempdir()) / "keras"),
         **side.env,
     }
 

@@ -6,9 +6,11 @@ A beat carries no wall-clock time that another machine could compare with its ow
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
-from typing import NamedTuple, Optional
+from typing import Iterator, NamedTuple, Optional
 
 SIZE = 128
 INTERVAL_S = 0.5
@@ -56,6 +58,23 @@ class Heart:
         except OSError:
             pass  # a full disk on a filesystem that copies on write: the lock still says that we live
         self._next = time.monotonic() + INTERVAL_S
+
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[None]:
+        """Beat from a thread, around work that has no place to tick in."""
+        over = threading.Event()
+
+        def go_on() -> None:
+            while not over.wait(INTERVAL_S):
+                self.beat()
+
+        thread = threading.Thread(target=go_on, name="heart", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def tick(self) -> None:
         """Write the next record when it is due. Called from every long loop."""

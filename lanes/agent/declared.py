@@ -33,7 +33,9 @@ class Declared:
     def __init__(self, spec: Dict[str, Any], run_path: str, *, extra: Iterable[str] = ()) -> None:
         self._home = os.path.realpath(os.path.expanduser("~"))
         self._roots: Set[str] = set()
-        self._fixed = tuple(p + "/" for p in SYSTEM)
+        # Matplotlib's list of this machine's fonts is derived from them: it changes letters, never a number.
+        fonts = os.path.join(self._home, ".cache", "matplotlib", "fontlist-")
+        self._fixed = (*(p + "/" for p in SYSTEM), fonts)
         self._unfixed = tuple(p + "/" for p in NOT_SYSTEM)
         self._seen: Set[str] = set()  # paths as they were opened: looked at once
         self._made: Set[str] = set()

@@ -12,7 +12,7 @@ from typing import Any
 
 from core.fsio import read_json, sha256_file
 from core.rundir import RunDir
-from lanes.agent import procs
+from lanes.agent import procs, spawn
 from lanes.agent.agent import Agent
 from tests.support import wait_for
 
@@ -88,8 +88,8 @@ class Lane:
             report = self.report(job)
             return report if condition(report) else None
 
-        found = wait_for(lambda: look() or False, f"{what} (job {job})", deadline_s=WAIT_S)
-        assert found
+        found = wait_for(look, f"{what} (job {job})", deadline_s=WAIT_S)
+        assert found is not None
         return found
 
     def wait_running(self, job: int) -> Report:
@@ -120,6 +120,8 @@ class Lane:
             agent.close()
         for spec in self.specs:
             assert procs.kill_strays(spec["marker"]) == []
+            with contextlib.suppress(OSError):
+                os.unlink(spawn.short_name(spec))
 
 
 def declared(path: Path, name: str = "data", dest: str | None = None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import pytest
 from core.fsio import read_json, write_json
 from core.rundir import verify_manifest
 from lanes.agent import FAILPOINTS, SHIPPED, procs
-from lanes.agent.runner import PROCS
+from lanes.agent.supervisor import PROCS
 from tests.lanes.support import REPO, STUBBORN, Lane, alive, kill9, wait_file
 from tests.support import wait_for
 
@@ -315,7 +315,7 @@ def test_revoked_before_it_starts(lane: Lane) -> None:
 
 
 def test_a_supervisor_that_hangs_is_killed_when_revoked(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lanes.agent.agent.REVOKE_GRACE_S", 0.2)
+    monkeypatch.setattr("lanes.agent.attempt.REVOKE_GRACE_S", 0.2)
     lane.start(lane.spec(1, ["/bin/sleep", "600"]))
     report = lane.wait_running(1)
     os.kill(report["pid"], signal.SIGSTOP)
