@@ -56,6 +56,16 @@ def test_young_files_are_never_remembered(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(hashed) == 3
 
 
+def test_an_unchanged_young_file_is_hashed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"alpha")
+    hashed = count_hashing(monkeypatch)
+    for _ in range(2):
+        with Digests(tmp_path / "digests.db") as digests:
+            digests.file(file)
+    assert len(hashed) == 2
+
+
 def test_a_file_put_back_in_time_is_hashed_again(tmp_path: Path) -> None:
     # mtime can be set by anyone; ctime cannot.
     file = tmp_path / "a"

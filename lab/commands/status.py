@@ -1,0 +1,267 @@
+"""`lab status`: jobs as the journal knows them. Never waits for anything, takes no lock, loads nothing heavy."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from core.errors import BadInput
+from core.journal import Journal, query
+from core.journal.query import Job
+from core.live import LiveAttempt, read_attempts
+from core.states import TERMINAL_JOB_STATES, JobState
+from lab import arguments, completion
+from lab.output import Page, Report
+from lab.output import job as look
+from lab.output.job import Card, Shown
+from lab.session import Session, session
+
+_LIVE = tuple(s for s in JobState if not s.terminal)
+_RECENT = 8  # finished jobs shown beside the live ones
+_REDRAW_S = 0.5
+
+EPILOG = """
+Examples:
+  lab status                     what is live, and what ended last
+  lab status 17                  everything about job 17
+  lab status --state failed      all that failed
+  lab status --tag night --watch
+"""
+
+
+def status_(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="Jobs, as 17 or 17-20.", autocompletion=completion.job_ids)
+    ] = None,
+    all_jobs: Annotated[bool, typer.Option("--all", "-a", help="All jobs, finished ones too.")] = False,
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", metavar="STATE", help="Only in these states.", autocompletion=completion.states),
+    ] = None,
+    tag: Annotated[
+        str | None, typer.Option("--tag", metavar="TAG", help="Only with this tag.", autocompletion=completion.tags)
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", metavar="KIND", help="Only of this kind.", autocompletion=completion.kinds)
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", metavar="N", help="At most this many.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again when it changes, until Ctrl-C.")] = False,
+) -> None:
+    """Show jobs and how they are.
+
+    Without an id: what is live, and what ended last. With one id: everything about that job.
+    """
+    here = session()
+    if limit is not None and limit < 1:
+        raise BadInput(f"--limit {limit} shows nothing", hint="give a positive number")
+    wanted = Wanted(arguments.job_ids(ids), all_jobs, arguments.states(state), tag, kind, limit or 0)
+    with here.reading() as journal:
+        if watch:
+            _watch(here, journal, wanted)
+        else:
+            here.out.show(look_up(here, journal, wanted))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which jobs to show."""
+
+    ids: tuple[int, ...] = ()
+    all_jobs: bool = False
+    states: tuple[JobState, ...] = ()
+    tag: str | None = None
+    kind: str | None = None
+    limit: int = 0
+
+    @property
+    def filtered(self) -> bool:
+        return bool(self.states or self.tag or self.kind or self.all_jobs)
+
+
+@dataclass(frozen=True)
+class StatusReport(Report):
+    """Some jobs, and how many there are of each state."""
+
+    jobs: Sequence[Shown]
+    counts: Mapping[JobState, int]
+    omitted: int
+    controller: bool
+    filtered: bool
+
+    schema = "lab.status/1"
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "jobs": [look.job_json(s) for s in self.jobs],
+            "omitted": self.omitted,
+            "counts": {str(s): n for s, n in self.counts.items()},
+            "controller": "running" if self.controller else "not running",
+        }
+
+    def text(self, page: Page) -> Iterable[str]:
+        if not sum(self.counts.values()):
+            return ["There are no jobs yet: `lab submit parity` puts one into the queue."]
+        lines = look.table(page, self.jobs, time.time())
+        if not self.jobs:
+            lines.append("No job is like that." if self.filtered else "Nothing is queued or running.")
+        if self.omitted:
+            lines.append(
+                page.paint(f"{self.omitted:,} more: `lab status --all`, or choose with --state, --tag, --limit", "dim")
+            )
+        lines += ["", look.totals(page, self.counts)]
+        waiting = sum(self.counts.get(s, 0) for s in _LIVE if s is not JobState.HELD)
+        if waiting and not self.controller:
+            lines.append(page.paint("The controller is not running, so nothing starts: `lab up` starts it.", "warn"))
+        return lines
+
+    def brief(self) -> Iterable[str]:
+        return [str(s.job.id) for s in self.jobs]
+
+
+@dataclass(frozen=True)
+class CardReport(Report):
+    """Everything about one job."""
+
+    card: Card
+    controller: bool
+
+    schema = "lab.job/1"
+
+    def json(self) -> dict[str, Any]:
+        return {"job": look.card_json(self.card), "controller": "running" if self.controller else "not running"}
+
+    def text(self, page: Page) -> Iterable[str]:
+        lines = look.card(page, self.card)
+        job = self.card.shown.job
+        if not job.state.terminal and job.state is not JobState.HELD and not self.controller:
+            lines += ["", page.paint("The controller is not running: `lab up` starts it.", "warn")]
+        return [*lines, "", page.paint("next: " + next_step(job, tables=bool(self.card.parts)), "dim")]
+
+    def brief(self) -> Iterable[str]:
+        return [str(self.card.shown.job.state)]
+
+
+def look_up(here: Session, journal: Journal, wanted: Wanted) -> Report:
+    """The report for `wanted`, read in one consistent snapshot."""
+    from lanes.start import controller_alive
+
+    conn = journal.conn
+    conn.execute("BEGIN")
+    try:
+        if len(wanted.ids) == 1 and not wanted.filtered:
+            return CardReport(_card(here, conn, wanted.ids[0]), controller_alive(here.home))
+        counts = query.counts(conn)
+        jobs, omitted = _choose(conn, wanted, counts, here.out.page.tty)
+        live = read_attempts(here.home) if any(j.state is JobState.RUNNING for j in jobs) else {}
+        shown = [_shown(conn, j, live) for j in jobs]
+    finally:
+        conn.execute("ROLLBACK")
+    return StatusReport(shown, counts, omitted, controller_alive(here.home), wanted.filtered)
+
+
+def next_step(job: Job, *, tables: bool) -> str:
+    """The command that a person most likely wants now."""
+    if job.state is JobState.SUCCEEDED:
+        return f"lab results {job.id}" if tables else f"lab fetch {job.id}, lab logs {job.id}"
+    if job.state is JobState.FAILED:
+        return f"lab logs {job.id}, then lab rerun {job.id}"
+    if job.state is JobState.RUNNING:
+        return f"lab logs {job.id} -f"
+    if job.state is JobState.HELD:
+        return f"lab release {job.id}"
+    return f"lab explain {job.id}"
+
+
+def _choose(
+    conn: sqlite3.Connection, wanted: Wanted, counts: Mapping[JobState, int], tty: bool
+) -> tuple[list[Job], int]:
+    """The jobs to show, oldest first, and how many more there would be."""
+    if wanted.ids:
+        for i in wanted.ids:
+            query.job(conn, i)  # an id that does not exist is an error, not an empty list
+        found = query.jobs(
+            conn, ids=wanted.ids, states=wanted.states, tag=wanted.tag, kind=wanted.kind, newest_first=False
+        )
+        return found, 0
+    limit = wanted.limit or (0 if wanted.filtered else _screen(tty))
+    if wanted.filtered:
+        found = query.jobs(
+            conn, states=wanted.states, tag=wanted.tag, kind=wanted.kind, limit=limit + 1 if limit else None
+        )
+        omitted = len(found) - limit if limit else 0
+        return list(reversed(found[:limit] if limit else found)), max(0, omitted)
+    return _live_and_recent(conn, counts, limit)
+
+
+def _live_and_recent(conn: sqlite3.Connection, counts: Mapping[JobState, int], limit: int) -> tuple[list[Job], int]:
+    live_count = sum(counts.get(s, 0) for s in _LIVE)
+    found: dict[int, Job] = {}
+    # What runs first, then what is next in the queue, then what is held.
+    for states in ((JobState.RUNNING, JobState.CANCELLING), (JobState.QUEUED,), (JobState.HELD,)):
+        room = limit - len(found)
+        if room > 0 and any(counts.get(s) for s in states):
+            found |= {j.id: j for j in query.jobs(conn, states=states, limit=room, newest_first=False)}
+    omitted = live_count - len(found)
+    recent = min(_RECENT, limit - len(found))
+    if recent > 0 and any(counts.get(s) for s in TERMINAL_JOB_STATES):
+        found |= {j.id: j for j in query.jobs(conn, states=tuple(TERMINAL_JOB_STATES), limit=recent)}
+    return [found[i] for i in sorted(found)], omitted
+
+
+def _screen(tty: bool) -> int:
+    """How many rows fit on a screen (a pipe gets a page of the same size)."""
+    if not tty:
+        return 40
+    import shutil
+
+    return max(10, shutil.get_terminal_size((80, 24)).lines - 7)
+
+
+def _shown(conn: sqlite3.Connection, job: Job, live: Mapping[tuple[int, int], LiveAttempt]) -> Shown:
+    waits: tuple[int, ...] = ()
+    if job.state in (JobState.QUEUED, JobState.HELD):
+        waits = tuple(j.id for _cond, j in query.dependencies(conn, job.id) if not j.state.terminal)
+    return Shown(job, live.get((job.id, job.attempts)) if job.state is JobState.RUNNING else None, waits)
+
+
+def _card(here: Session, conn: sqlite3.Connection, job_id: int) -> Card:
+    job = query.job(conn, job_id)
+    live = read_attempts(here.home) if job.state is JobState.RUNNING else {}
+    return Card(
+        _shown(conn, job, live),
+        query.spec_of(conn, job.spec),
+        query.attempts(conn, job_id),
+        query.parts(conn, job_id=job_id),
+        query.dependencies(conn, job_id),
+        query.dependents(conn, job_id),
+    )
+
+
+def _watch(here: Session, journal: Journal, wanted: Wanted) -> None:
+    """Show the report again whenever it has changed; ends by itself when every job named has ended."""
+    before: list[str] | dict[str, Any] | None = None
+    try:
+        while True:
+            report = look_up(here, journal, wanted)
+            page = here.out.page
+            now = list(report.text(page)) if here.out.people else report.json()
+            if now != before:
+                if here.out.people and page.tty:
+                    here.out.raw("\x1b[H\x1b[2J")
+                here.out.show(report)
+                before = now
+            if wanted.ids and _all_ended(journal.conn, wanted.ids):
+                return
+            time.sleep(_REDRAW_S)
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+
+
+def _all_ended(conn: sqlite3.Connection, ids: tuple[int, ...]) -> bool:
+    return all(query.job(conn, i).state.terminal for i in ids)

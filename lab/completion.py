@@ -1,0 +1,129 @@
+"""Completion of job ids, lanes, kinds, states and tags, from the journal and from package metadata.
+
+A completer never fails and never waits: what cannot be read completes to nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+Suggestion = str | tuple[str, str]
+
+_MOST = 200
+
+
+def answer(group: Any, instruction: str) -> int:
+    """Serve the shell's request in $_LAB_COMPLETE (`complete_bash`, `source_zsh`, ...). Returns the exit code."""
+    from typer._completion_classes import completion_init
+    from typer.completion import shell_complete
+
+    completion_init()
+    return int(shell_complete(group, {}, "lab", "_LAB_COMPLETE", instruction))
+
+
+def job_ids(incomplete: str) -> list[Suggestion]:
+    """Newest jobs first, with what they are."""
+    return _from_journal(_ids, incomplete, "")
+
+
+def live_job_ids(incomplete: str) -> list[Suggestion]:
+    return _from_journal(_ids, incomplete, "ended IS NULL AND ")
+
+
+def held_job_ids(incomplete: str) -> list[Suggestion]:
+    return _from_journal(_ids, incomplete, "state = 'held' AND ")
+
+
+def finished_job_ids(incomplete: str) -> list[Suggestion]:
+    return _from_journal(_ids, incomplete, "ended IS NOT NULL AND ")
+
+
+def lanes(incomplete: str) -> list[Suggestion]:
+    """Lanes of cluster.yaml, with what they are."""
+    from core.cluster import load
+    from core.errors import LabError
+    from lab.session import session
+
+    try:
+        found = load(session().home.cluster_file).lanes
+    except (LabError, OSError):
+        return []
+    return [(lane.name, lane.about or lane.transport) for lane in found if lane.name.startswith(incomplete)]
+
+
+def kinds(incomplete: str) -> list[Suggestion]:
+    """Registered kinds, from metadata alone: no kind is imported."""
+    import importlib.metadata
+
+    found = importlib.metadata.entry_points(group="lab.kinds")
+    return sorted({e.name: (e.name, e.value) for e in found if e.name.startswith(incomplete)}.values())
+
+
+def states(incomplete: str) -> list[Suggestion]:
+    from core.states import JobState
+
+    return [s for s in [*map(str, JobState), "live", "finished"] if s.startswith(incomplete)]
+
+
+def causes(incomplete: str) -> list[Suggestion]:
+    from core.states import Cause
+
+    return [f"{c}=" for c in Cause if c.startswith(incomplete)]
+
+
+def roles(incomplete: str) -> list[Suggestion]:
+    from core.cluster import ROLES
+
+    return [r for r in ROLES if r.startswith(incomplete)]
+
+
+def tags(incomplete: str) -> list[Suggestion]:
+    return _from_journal(_tags, incomplete, "")
+
+
+def tables(incomplete: str) -> list[Suggestion]:
+    return _from_journal(_tables, incomplete, "")
+
+
+def dependencies(incomplete: str) -> list[Suggestion]:
+    """`ok:ID`, `any:ID`."""
+    head, colon, tail = incomplete.rpartition(":")
+    if not colon:
+        return [s for s in ("ok:", "any:") if s.startswith(incomplete)] + job_ids(incomplete)
+    return [(f"{head}:{i[0]}", i[1]) for i in job_ids(tail) if isinstance(i, tuple)]
+
+
+def _from_journal(
+    read: Callable[[sqlite3.Connection, str, str], list[Suggestion]], incomplete: str, where: str
+) -> list[Suggestion]:
+    from core.errors import LabError
+    from core.journal import Journal
+    from lab.session import session
+
+    try:
+        with Journal.open(session().home) as journal:
+            return read(journal.conn, incomplete, where)
+    except (LabError, OSError, sqlite3.Error):
+        return []
+
+
+def _ids(conn: sqlite3.Connection, incomplete: str, where: str) -> list[Suggestion]:
+    if incomplete and not incomplete.isdigit():
+        return []
+    sql = f"SELECT id, kind, name, state FROM job WHERE {where}CAST(id AS TEXT) LIKE ? ORDER BY id DESC LIMIT ?"
+    found = conn.execute(sql, (incomplete + "%", _MOST))
+    return [(str(r[0]), f"{r[1]} {r[2] if r[2] != r[1] else ''}".strip() + f", {r[3]}") for r in found]
+
+
+def _tags(conn: sqlite3.Connection, incomplete: str, where: str) -> list[Suggestion]:
+    newest = "SELECT tags FROM job WHERE tags != '[]' ORDER BY id DESC LIMIT 5000"
+    sql = f"SELECT DISTINCT t.value FROM ({newest}) j, json_each(j.tags) t"
+    found = sorted(str(r[0]) for r in conn.execute(sql) if str(r[0]).startswith(incomplete))
+    return [*found[:_MOST]]
+
+
+def _tables(conn: sqlite3.Connection, incomplete: str, where: str) -> list[Suggestion]:
+    found = conn.execute("SELECT DISTINCT tbl FROM part ORDER BY tbl")
+    return [str(r[0]) for r in found if str(r[0]).startswith(incomplete)]

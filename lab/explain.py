@@ -1,0 +1,219 @@
+"""`lab explain JOB`: why it waits, where it would go, how it ended, and why no earlier run answered it."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core import cluster
+from core.digests import Digests
+from core.fsio import walk_files
+from core.home import Home
+from core.journal import query
+from core.journal.query import Job
+from core.spec import Needs, differing_parts, key_parts
+from core.states import Cond, JobState, LaneState
+from lab.answers import answer_in_cache
+from lab.capacity import lane_books
+from lab.plan import where_now
+from lanes.ledger import LaneBook
+from lanes.placement import can_ever
+from lanes.start import controller_alive
+
+_LOOK_BACK = 300  # earlier jobs of the kind that are compared
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """`sentence` says it in one; `details` are further sentences, the most telling first."""
+
+    job: int
+    state: JobState
+    sentence: str
+    details: list[str] = field(default_factory=list)
+    lane: str | None = None  # where it runs, ran, or would go now
+    nearest: int | None = None  # the earlier run that shares most of its key
+
+
+def explain(home: Home, conn: sqlite3.Connection, job_id: int) -> Explanation:
+    """Explain one job. Raises NotFound."""
+    job = query.job(conn, job_id)
+    spec = query.spec_of(conn, job.spec)
+    lane = job.lane
+    if job.state is JobState.QUEUED:
+        sentence, lane = _waiting(home, conn, job, spec)
+    else:
+        sentence = _so_far(home, conn, job)
+    details: list[str] = []
+    if job.undeclared:
+        details.append(_undeclared(conn, job))
+    details += _attempts(conn, job)
+    nearest, missed = _missed(home, conn, job, spec)
+    return Explanation(job.id, job.state, sentence, details + missed, lane, nearest)
+
+
+def _so_far(home: Home, conn: sqlite3.Connection, job: Job) -> str:
+    tries = f"attempt {job.attempts} on {job.lane}" if job.attempts else "before any attempt"
+    if job.state is JobState.HELD:
+        return f"job {job.id} is held: it waits until `lab release {job.id}`"
+    if job.state is JobState.RUNNING:
+        asked = "; it was asked to end" if job.wish == "cancel" else ""
+        lost = (
+            ""
+            if controller_alive(home)
+            else "; the controller is down, the attempt goes on and `lab up` takes it up again"
+        )
+        return f"job {job.id} is running: {tries}{asked}{lost}"
+    if job.state is JobState.CANCELLING:
+        return f"job {job.id} is cancelled and ends: {tries} still has something alive"
+    if job.state is JobState.SUCCEEDED:
+        done = [a for a in query.attempts(conn, job.id) if a.seconds is not None]
+        took = f" in {done[-1].seconds:.1f} s" if done and done[-1].seconds is not None else ""
+        return f"job {job.id} succeeded: {tries}{took}"
+    cause = f" ({job.cause})" if job.cause and job.cause not in (job.reason or "") else ""
+    return f"job {job.id} is {job.state}, {tries}{cause}: {job.reason or 'no reason was recorded'}"
+
+
+def _waiting(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any]) -> tuple[str, str | None]:
+    """Why a queued job is not running, the first reason that holds; and the lane where it would go."""
+    name = f"job {job.id}"
+    if job.wish == "cancel":
+        return f"{name} was asked to end and will be cancelled as soon as the controller looks", None
+    if job.wish == "hold":
+        return f"{name} was asked to be held and will be as soon as the controller looks", None
+    never = [u for c, u in query.dependencies(conn, job.id) if c is Cond.OK and _failed(u)]
+    if never:
+        return f"{name} will be skipped: it needs job {never[0].id} to succeed, which is {never[0].state}", None
+    waits = [u for _, u in query.dependencies(conn, job.id) if not u.state.terminal]
+    if waits:
+        more = f" and {len(waits) - 1} more" if len(waits) > 1 else ""
+        return f"{name} waits for job {waits[0].id}{more}, which is {waits[0].state}", None
+    needs = Needs.model_validate(spec["needs"])
+    books = lane_books(cluster.load(home.cluster_file), conn)
+    able = {n: b for n, b in books.items() if can_ever(needs, b.view()) is None}
+    up = {n: b for n, b in able.items() if b.state is LaneState.UP}
+    if not controller_alive(home):
+        where = next(iter(able), None)
+        return f"{name} waits for the controller, which is down; `lab up` starts it" + _then(where), where
+    if not able:
+        return f"{name} waits for a lane that can take it: {_all_lanes(books, needs)}", None
+    if not up:
+        reasons = "; ".join(f"{n}: {b.view().why}" for n, b in able.items())
+        return f"{name} waits for a lane to come up: {reasons}", None
+    lane, why = where_now(up, needs)
+    ahead = [j for j in query.queue(conn, limit=10_000) if (-j.priority, j.id) < (-job.priority, job.id)]
+    if lane is None:
+        behind = f"; {len(ahead)} jobs are before it" if ahead else "; it is the next"
+        return f"{name} waits for room: {why}{behind}", next(iter(up))
+    if ahead:
+        return f"{name} has {len(ahead)} jobs before it (priority, then age); it would go to {lane}", lane
+    return f"{name} is about to start on {lane}", lane
+
+
+def _failed(job: Job) -> bool:
+    return job.state.terminal and job.state is not JobState.SUCCEEDED
+
+
+def _then(lane: str | None) -> str:
+    return f", and it would go to {lane}" if lane else ""
+
+
+def _all_lanes(books: dict[str, LaneBook], needs: Needs) -> str:
+    return "; ".join(f"{n} {can_ever(needs, b.view())}" for n, b in books.items())
+
+
+def _undeclared(conn: sqlite3.Connection, job: Job) -> str:
+    paths: list[str] = []
+    for attempt in query.attempts(conn, job.id):
+        paths += [p for p in attempt.undeclared if p not in paths]
+    named = ", ".join(paths[:_NAMED]) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
+    files = f": {named}" if named else ""
+    return (
+        f"it read files that were not declared{files}; so it never answers the same job again. Declare them with "
+        "--input, or accept them with --allow-undeclared PATH"
+    )
+
+
+def _attempts(conn: sqlite3.Connection, job: Job) -> list[str]:
+    """How earlier attempts ended: what was retried, and why."""
+    return [
+        f"attempt {a.n} on {a.lane} was {a.state}"
+        + (f" ({a.cause})" if a.cause else "")
+        + (f": {a.message}" if a.message else "")
+        for a in query.attempts(conn, job.id)
+        if a.state.terminal and a.n < job.attempts
+    ]
+
+
+def _missed(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any]) -> tuple[int | None, list[str]]:
+    """(the nearest earlier run, why it does not answer this job), part by part of the key."""
+    if job.rerun_of is not None:
+        return job.rerun_of, [f"it runs job {job.rerun_of} again"]
+    answer, why = answer_in_cache(home, conn, job.key)
+    if answer is not None and answer.id < job.id:
+        return answer.id, [
+            f"job {answer.id} is the same and succeeded: this one was forced, or it was submitted before that"
+        ]
+    if why:
+        return None, [why]
+    mine = key_parts(spec, job.params)
+    specs = {job.spec: spec}
+    best: tuple[int, Job, list[str]] | None = None
+    rows = conn.execute(
+        "SELECT id FROM job WHERE kind = ? AND id < ? AND key != ? ORDER BY id DESC LIMIT ?",
+        (job.kind, job.id, job.key, _LOOK_BACK),
+    ).fetchall()
+    for other in query.jobs(conn, ids=tuple(r[0] for r in rows)) if rows else ():
+        if other.spec not in specs:
+            specs[other.spec] = query.spec_of(conn, other.spec)
+        differs = differing_parts(mine, key_parts(specs[other.spec], other.params))
+        # Of equally near ones a succeeded one says more, and a newer one more than an older.
+        rank = 2 * len(differs) + (other.state is not JobState.SUCCEEDED)
+        if best is None or rank < best[0]:
+            best = (rank, other, differs)
+    if best is None:
+        return None, ["it is the first job of its kind here"]
+    _, other, differs = best
+    out = [f"the nearest earlier run is job {other.id} ({other.state}); it differs in {_first(differs)}"]
+    out += _changed_files(home, spec, specs[other.spec])
+    return other.id, out
+
+
+def _first(differs: list[str]) -> str:
+    more = f" and {len(differs) - _NAMED} more" if len(differs) > _NAMED else ""
+    return "; ".join(differs[:_NAMED]) + more
+
+
+def _changed_files(home: Home, mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """Which files of the code differ, when it is the code."""
+    out = []
+    for part, word in (("code", "the code"), ("kind_code", "lab's own code or the kind's")):
+        a, b = mine[part], theirs[part]
+        if a and b and a["digest"] != b["digest"]:
+            names = changed_between(home, a["store"], b["store"])
+            if names:
+                more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+                out.append(f"in {word} these files differ: {', '.join(names[:_NAMED])}{more}")
+    return out
+
+
+def changed_between(home: Home, store: str, other: str) -> list[str]:
+    """Names of files that are not the same in two stored snapshots; empty when one is no longer there."""
+    roots = (home.code / store, home.code / other)
+    if not all(r.is_dir() for r in roots):
+        return []
+    with Digests(home.digests) as digests:
+        a, b = (_contents(r, digests) for r in roots)
+    return sorted(n for n in a.keys() | b.keys() if a.get(n) != b.get(n))
+
+
+def _contents(root: Path, digests: Digests) -> dict[str, str]:
+    out = {}
+    for rel in walk_files(root):
+        full = root / rel
+        if "__pycache__" not in rel.parts:
+            out[rel.as_posix()] = f"link:{full.readlink()}" if full.is_symlink() else digests.file(full).sha256
+    return out

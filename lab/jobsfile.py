@@ -1,0 +1,155 @@
+"""`lab submit --file jobs.yaml`: several jobs in one file and one transaction, each error with file and line.
+
+- name: prepare
+  kind: command
+  set: {argv: [python, prepare.py]}
+  outputs: [table.csv]
+- kind: parity
+  after: [ok:prepare]
+  needs: {cores: 2, memory: 2G}
+  limits: {time: 1h}
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from core.errors import BadInput
+from lab.params import unknown_name
+from lab.planning import Request
+
+# Name in the file -> (name in Request, what it must be).
+_FIELDS: dict[str, tuple[str, type]] = {
+    "kind": ("kind", str),
+    "name": ("name", str),
+    "set": ("params", dict),
+    "needs": ("needs", dict),
+    "limits": ("limits", dict),
+    "inputs": ("inputs", list),
+    "code": ("code", str),
+    "env": ("env", dict),
+    "outputs": ("outputs", list),
+    "expect": ("expect", dict),
+    "after": ("after", list),
+    "key": ("idem", str),
+    "priority": ("priority", int),
+    "tags": ("tags", list),
+    "note": ("note", str),
+    "held": ("held", bool),
+    "force": ("force", bool),
+    "retries": ("retries", dict),
+    "allow_undeclared": ("allow_undeclared", list),
+    "on_unreachable": ("on_unreachable", str),
+}
+# What people write, and what the spec calls it.
+_SHORT = {
+    "needs": {"memory": "memory_mb", "disk": "disk_mb"},
+    "limits": {"time": "time_s", "grace": "grace_s", "setup": "setup_s"},
+}
+_WORDS = {str: "text", dict: "a mapping (name: value)", list: "a list", int: "a whole number", bool: "true or false"}
+_TEXT_LISTS = ("inputs", "outputs", "after", "tags", "allow_undeclared")
+
+
+def read_jobs(path: Path) -> list[Request]:
+    """The jobs of the file, in its order.
+
+    Raises:
+        BadInput: with file and line: broken YAML, an unknown or doubled name, a wrong type.
+    """
+    import yaml
+
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise BadInput(f"the jobs file {path} does not exist", hint="correct the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"the jobs file {path} cannot be read ({error})", hint="name a text file") from error
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise BadInput(f"{path}:{line}: this is not YAML ({problem})", hint="correct that line") from error
+    if isinstance(root, yaml.MappingNode) and len(root.value) == 1 and root.value[0][0].value == "jobs":
+        root = root.value[0][1]
+    if not isinstance(root, yaml.SequenceNode):
+        line = root.start_mark.line + 1 if root is not None else 1
+        raise BadInput(f"{path}:{line}: the file must be a list of jobs", hint="start each job with `- kind: NAME`")
+    if not root.value:
+        raise BadInput(f"{path}:1: there are no jobs in the file", hint="start each job with `- kind: NAME`")
+    return [_job(path, node) for node in root.value]
+
+
+def _job(path: Path, node: Any) -> Request:
+    where = f"{path}:{node.start_mark.line + 1}"
+    given: dict[str, Any] = {}
+    for name, child in _pairs(path, node, "a job").items():
+        here = f"{path}:{child.start_mark.line + 1}"
+        if name not in _FIELDS:
+            raise BadInput(f"{here}: a job has no setting `{name}`", hint=unknown_name(name, list(_FIELDS)))
+        target, want = _FIELDS[name]
+        value: Any = _value(path, child)
+        if name in ("name", "key", "note") and isinstance(value, int) and not isinstance(value, bool):
+            value = str(child.value)  # `name: 12` is a name all the same
+        fits = isinstance(value, want) and not (want is int and isinstance(value, bool))
+        if not fits:
+            raise BadInput(f"{here}: `{name}` must be {_WORDS[want]}, not {value!r}")
+        if name in _TEXT_LISTS:
+            odd = [v for v in value if not isinstance(v, (str, int)) or isinstance(v, bool)]
+            if odd:
+                raise BadInput(f"{here}: `{name}` must be a list of words, not {odd[0]!r}")
+            value = [str(v) for v in value]
+        if name == "env":
+            value = _environment(here, value)
+        if name in _SHORT:
+            value = {_SHORT[name].get(k, k): v for k, v in value.items()}
+        given[target] = value
+    if "kind" not in given:
+        raise BadInput(f"{where}: the job has no `kind`", hint="start it with `- kind: NAME`")
+    return Request(**given, literal=True, where=where)
+
+
+def _environment(here: str, value: dict[str, Any]) -> dict[str, str]:
+    out = {}
+    for name, text in value.items():
+        if isinstance(text, bool) or not isinstance(text, (str, int, float)):
+            raise BadInput(f"{here}: the variable {name} is {text!r}, which is not text", hint="put it in quotes")
+        out[name] = str(text)
+    return out
+
+
+def _pairs(path: Path, node: Any, what: str) -> dict[str, Any]:
+    import yaml
+
+    line = node.start_mark.line + 1
+    if not isinstance(node, yaml.MappingNode):
+        raise BadInput(
+            f"{path}:{line}: {what} must be a mapping (name: value)", hint="start each job with `- kind: NAME`"
+        )
+    out: dict[str, Any] = {}
+    for key, value in node.value:
+        name = str(key.value)
+        if name in out:
+            raise BadInput(f"{path}:{key.start_mark.line + 1}: `{name}` is there twice", hint="remove one")
+        out[name] = value
+    return out
+
+
+def _value(path: Path, node: Any) -> Any:
+    """The plain value of a node; names are text, and none is there twice."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        return {name: _value(path, child) for name, child in _pairs(path, node, "this").items()}
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(path, child) for child in node.value]
+    try:
+        value = yaml.SafeLoader("").construct_object(node, deep=True)
+    except (yaml.YAMLError, ValueError) as error:
+        raise BadInput(
+            f"{path}:{node.start_mark.line + 1}: {node.value!r} cannot be read", hint="put it in quotes"
+        ) from error
+    # Dates and the like: what was written, as text.
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(node.value)

@@ -1,0 +1,304 @@
+"""How jobs look: as rows of a table, as a card, as JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.journal.query import Attempt, Job, Part
+from core.live import LiveAttempt
+from core.states import Cause, JobState
+from lab.output import human
+from lab.output.page import Page
+from lab.output.table import Column, fold, lay_out
+
+# A heartbeat older than this is worth a word (it moves twice a second).
+_SILENT_S = 10.0
+
+_COLUMNS = (
+    Column("ID", right=True),
+    Column("JOB", shrink=True),
+    Column("STATE"),
+    Column("LANE", shrink=True),
+    Column("AGE", right=True),
+    Column("TIME", right=True),
+    Column("NOTE"),
+)
+
+_WISHES = {"cancel": "cancel asked", "hold": "hold asked", "release": "release asked"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A job with what is known beside its row.
+
+    Attributes:
+        waits: ids of unfinished jobs that it comes after.
+    """
+
+    job: Job
+    live: LiveAttempt | None = None
+    waits: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Card:
+    """All about one job."""
+
+    shown: Shown
+    spec: Mapping[str, Any]
+    attempts: Sequence[Attempt]
+    parts: Sequence[Part]
+    after: Sequence[tuple[str, Job]] = ()
+    before: Sequence[tuple[str, Job]] = field(default=())
+
+
+def label(job: Job) -> str:
+    """What a job is called in a list: its kind, and its name or parameters."""
+    detail = job.name if job.name and job.name != job.kind else ""
+    return human.clean(f"{job.kind} {detail or human.params(job.params)}".strip())
+
+
+def table(page: Page, shown: Sequence[Shown], now: float) -> list[str]:
+    rows = []
+    for s in shown:
+        job = s.job
+        rows.append(
+            (
+                str(job.id),
+                label(job)[:60],
+                page.state(job.state),
+                job.lane or "",
+                human.age(job.submitted, now),
+                human.span(run_time(job, now)) if job.started else "",
+                note(s),
+            )
+        )
+    return lay_out(page, _COLUMNS, rows)
+
+
+def run_time(job: Job, now: float) -> float | None:
+    """Seconds from the first start to the end, or until now."""
+    if job.started is None:
+        return None
+    return (job.ended if job.ended is not None else now) - job.started
+
+
+def note(s: Shown) -> str:
+    """The one thing worth knowing about a job now."""
+    job, live = s.job, s.live
+    parts = []
+    if job.wish:
+        parts.append(_WISHES.get(job.wish, job.wish))
+    if job.attempts > 1:
+        parts.append(f"attempt {job.attempts}")
+    if job.state is JobState.RUNNING:
+        parts += progress(live)
+    elif job.state is JobState.QUEUED and s.waits:
+        parts.append("after " + ", ".join(map(str, s.waits[:3])) + (", ..." if len(s.waits) > 3 else ""))
+    if job.state is not JobState.SUCCEEDED and job.state is not JobState.RUNNING:
+        parts.append(why(job))
+    if job.undeclared:
+        parts.append("read undeclared files")
+    return human.clean("; ".join(p for p in parts if p))
+
+
+def why(job: Job) -> str:
+    """Cause and reason of a state, without saying a thing twice."""
+    reason = "" if job.reason == job.state else job.reason or ""
+    if job.cause == job.state:
+        return reason
+    if not job.cause or job.cause in (Cause.ERROR, Cause.CANCELLED, Cause.DEPENDENCY) or job.cause in reason:
+        return reason or (job.cause or "")
+    return f"{job.cause}: {reason}" if reason and reason != job.cause else job.cause
+
+
+def progress(live: LiveAttempt | None) -> list[str]:
+    """How far a running attempt is."""
+    if live is None:
+        return []
+    out = []
+    if live.total:
+        done = live.done or 0.0
+        out.append(f"{done:g}/{live.total:g} ({min(100.0, 100 * done / live.total):.0f}%)")
+    elif live.step is not None:
+        out.append(f"step {live.step}")
+    elif live.phase == "starting":
+        out.append("setting up")
+    if live.note:
+        out.append(live.note)
+    if live.age_s is not None and live.age_s > _SILENT_S:
+        out.append(f"no heartbeat for {human.span(live.age_s)}")
+    return out
+
+
+def totals(page: Page, counts: Mapping[JobState, int]) -> str:
+    """`102 jobs: 2 running, 100 succeeded`."""
+    total = sum(counts.values())
+    parts = [f"{counts[s]:,} {s}" for s in JobState if counts.get(s)]
+    return page.paint(f"{human.count(total, 'job')}: {', '.join(parts)}", "dim")
+
+
+def card(page: Page, c: Card, now: float | None = None) -> list[str]:
+    """Everything about one job, for people."""
+    now = time.time() if now is None else now
+    job = c.shown.job
+    taken = human.span(run_time(job, now))
+    head = f"{page.paint(str(job.id), 'head')}  {page.paint(label(job), 'head')}  {page.state(job.state)}"
+    lines = [head + (f"  {taken}" if taken else "")]
+    text = note(c.shown)
+    if text:
+        lines += ["    " + line for line in fold(text, (page.width or 10_000) - 4, page, 6)]
+    lines += ["", *_facts(page, c, now)]
+    if c.attempts:
+        lines += ["", *_attempts(page, c, now)]
+    if c.parts:
+        lines += ["", page.paint("tables", "dim")]
+        lines += [f"    {p.table}  {human.count(p.rows, 'row')}  {human.size(p.bytes)}" for p in c.parts]
+    return lines
+
+
+def _facts(page: Page, c: Card, now: float) -> list[str]:
+    job, spec = c.shown.job, c.spec
+    needs, limits = spec.get("needs") or {}, spec.get("limits") or {}
+    facts: list[tuple[str, str]] = [("submitted", f"{human.when(job.submitted)} ({human.age(job.submitted, now)} ago)")]
+    if job.params:
+        facts.append(("parameters", human.params(job.params)))
+    facts.append(("key", job.key[:16]))
+    facts.append(("needs", _needs(needs)))
+    if limits.get("time_s"):
+        facts.append(("time limit", human.span(limits["time_s"])))
+    if spec.get("inputs"):
+        facts.append(("inputs", ", ".join(f"{i['name']} ({i['sha256'][:8]})" for i in spec["inputs"])))
+    code = spec.get("code")
+    if code:
+        facts.append(
+            (
+                "code",
+                f"{code['digest'][:12]} from {code['root']}"
+                + (" (edited since its commit)" if code.get("dirty") else ""),
+            )
+        )
+    if job.priority:
+        facts.append(("priority", str(job.priority)))
+    if c.after:
+        facts.append(("after", ", ".join(f"{cond}:{j.id} ({j.state})" for cond, j in c.after)))
+    if c.before:
+        facts.append(("before", ", ".join(f"{j.id} ({j.state})" for _cond, j in c.before[:8])))
+    if job.rerun_of:
+        facts.append(("rerun of", str(job.rerun_of)))
+    if job.tags:
+        facts.append(("tags", ", ".join(job.tags)))
+    if job.note:
+        facts.append(("note", job.note))
+    room = (page.width or 10_000) - 16
+    out = []
+    for name, text in facts:
+        first, *rest = fold(human.clean(text), room, page, 4)
+        out.append(f"    {page.paint(name.ljust(10), 'dim')}  {first}")
+        out += [" " * 16 + line for line in rest]
+    return out
+
+
+def _needs(needs: Mapping[str, Any]) -> str:
+    parts = [human.count(int(needs.get("cores") or 1), "core")]
+    if needs.get("memory_mb"):
+        parts.append(human.size(needs["memory_mb"] * 1048576))
+    if needs.get("gpus"):
+        parts.append(human.count(int(needs["gpus"]), "GPU"))
+    parts += [str(r) for r in needs.get("resources") or ()]
+    if needs.get("lane"):
+        parts.append(f"lane {needs['lane']}")
+    if needs.get("role") and needs["role"] != "eval":
+        parts.append(f"role {needs['role']}")
+    return ", ".join(parts)
+
+
+def _attempts(page: Page, c: Card, now: float) -> list[str]:
+    columns = (
+        Column("ATTEMPT", right=True),
+        Column("STATE"),
+        Column("LANE"),
+        Column("TIME", right=True),
+        Column("NOTE"),
+    )
+    rows = []
+    for a in c.attempts:
+        begun = a.started if a.started is not None else a.placed
+        seconds = a.seconds if a.seconds is not None else (a.ended or now) - begun
+        said = a.message or (a.cause if a.cause and a.cause != Cause.OK else "")
+        rows.append((str(a.n), page.state(a.state), a.lane, human.span(seconds), human.clean(said or "")))
+    return ["    " + line for line in lay_out(page.narrower(4), columns, rows)]
+
+
+# JSON.
+
+
+def job_json(s: Shown) -> dict[str, Any]:
+    job, live = s.job, s.live
+    body: dict[str, Any] = {
+        "id": job.id,
+        "kind": job.kind,
+        "name": job.name,
+        "params": job.params,
+        "key": job.key,
+        "state": str(job.state),
+        "cause": job.cause,
+        "reason": job.reason,
+        "priority": job.priority,
+        "attempts": job.attempts,
+        "lane": job.lane,
+        "wish": job.wish,
+        "tags": list(job.tags),
+        "note": job.note,
+        "submitted": human.iso(job.submitted),
+        "started": human.iso(job.started),
+        "ended": human.iso(job.ended),
+        "undeclared": job.undeclared,
+        "rerun_of": job.rerun_of,
+        "waits_for": list(s.waits),
+    }
+    if live is not None:
+        body["live"] = {
+            "phase": live.phase,
+            "beat_age_s": live.age_s,
+            "step": live.step,
+            "done": live.done,
+            "total": live.total,
+            "note": live.note,
+            "rss_mb": live.rss_mb,
+            "pid": live.pid,
+        }
+    return body
+
+
+def attempt_json(a: Attempt) -> dict[str, Any]:
+    return {
+        "n": a.n,
+        "lane": a.lane,
+        "state": str(a.state),
+        "cause": a.cause,
+        "message": a.message,
+        "exit_code": a.exit_code,
+        "pid": a.pid,
+        "seconds": a.seconds,
+        "placed": human.iso(a.placed),
+        "started": human.iso(a.started),
+        "ended": human.iso(a.ended),
+        "undeclared": list(a.undeclared),
+    }
+
+
+def card_json(c: Card) -> dict[str, Any]:
+    return {
+        **job_json(c.shown),
+        "spec": dict(c.spec),
+        "attempt_list": [attempt_json(a) for a in c.attempts],
+        "tables": [
+            {"table": p.table, "rows": p.rows, "bytes": p.bytes, "sha256": p.sha256, "path": p.path} for p in c.parts
+        ],
+        "after": [{"cond": str(cond), "job": j.id, "state": str(j.state)} for cond, j in c.after],
+        "before": [{"cond": str(cond), "job": j.id, "state": str(j.state)} for cond, j in c.before],
+    }

@@ -1,0 +1,134 @@
+"""A kind of an outside package, and a stand-in for the controller: what tests of submitting need, without Ray."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import core.kind
+from core.fsio import sha256_file
+from core.home import Home
+from core.journal import Event, Journal, Role, query
+from core.rundir import seal
+from core.states import EventKind as K
+from core.tables import append_part
+
+SOURCE = """
+from pathlib import Path
+from typing import Literal
+from pydantic import Field
+from core.kind import Kind, Params
+
+class ToyParams(Params):
+    alpha: float = Field(1.0, gt=0, description="how strongly")
+    sizes: tuple[int, ...] = (1, 4)
+    label: str = "x"
+    mode: Literal["fast", "slow"] = "fast"
+    data: Path | None = None
+
+class Toy(Kind):
+    name = "toy"
+    summary = "a toy"
+    Params = ToyParams
+    needs = {"cores": 1}
+
+    def tables(self):
+        import pyarrow as pa
+        return {"toys": pa.schema([("cell", pa.string()), ("err", pa.float64())])}
+
+    def inputs(self, params):
+        return {} if params.data is None else {"data": params.data}
+
+class Needy(Toy):
+    name = "needy"
+    packages = ("no-such-distribution",)
+
+class Program(Kind):
+    name = "program"
+    summary = "starts something of the user's"
+    Params = ToyParams
+    user_code = True
+
+    def describe(self, params):
+        return f"program {params.label}"
+
+class Liar(Toy):
+    name = "another"
+"""
+
+
+def register(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Register the kinds above from a module of their own. Returns its file."""
+    file = folder / "toykinds" / "toymodule.py"
+    file.parent.mkdir()
+    file.write_text(SOURCE)
+    monkeypatch.syspath_prepend(str(file.parent))
+    sys.modules.pop("toymodule", None)
+    importlib.invalidate_caches()
+    classes = {"toy": "Toy", "needy": "Needy", "program": "Program", "liar": "Liar", "broken": "Missing"}
+    points = {name: EntryPoint(name, f"toymodule:{cls}", core.kind.GROUP) for name, cls in classes.items()}
+    monkeypatch.setattr(core.kind, "entry_points", lambda: points)
+    monkeypatch.setattr("lab.planning.entry_points", lambda: points)
+    return file
+
+
+def finish(
+    home: Home,
+    job_id: int,
+    *,
+    rows: Sequence[Mapping[str, Any]] = (),
+    state: str = "succeeded",
+    cause: str = "ok",
+    undeclared: Sequence[str] = (),
+    seconds: float = 1.5,
+    artifacts: Mapping[str, str] | None = None,
+) -> None:
+    """Do with a job what lane and controller would: a sealed run directory, table parts, the committing events."""
+    with Journal.open(home, Role.CONTROLLER) as journal:
+        job = query.job(journal.conn, job_id)
+        n = job.attempts + 1
+        run = home.run_dir(job_id, n)
+        run.create()
+        run.spec.write_text(json.dumps({"job": job_id, "attempt": n, "key": job.key, "nonce": "x"}))
+        run.log.write_text(f"log of {job_id}\n")
+        for name, text in (artifacts or {}).items():
+            (run.artifacts / name).parent.mkdir(parents=True, exist_ok=True)
+            (run.artifacts / name).write_text(text)
+        parts = []
+        if rows:
+            path = run.results / "toys.arrow"
+            table = pa.Table.from_pylist(list(rows))
+            with pa.OSFile(str(path), "wb") as f, pa.ipc.new_file(f, table.schema) as writer:
+                writer.write_table(table)
+            part = append_part(
+                home, job=job_id, attempt=n, lane="local", key=job.key, kind=job.kind, table="toys", arrow_path=path
+            )
+            parts.append(part.data())
+        seal(run, outcome={"cause": cause})
+        data = {
+            "state": state,
+            "cause": cause,
+            "message": "",
+            "seconds": seconds,
+            "manifest": sha256_file(run.manifest),
+            "undeclared": list(undeclared),
+            "parts": parts if state == "succeeded" else [],
+        }
+        end = {"state": state, "cause": cause, "reason": "" if state == "succeeded" else "it broke"}
+        with journal.transaction() as tx:
+            tx.extend(
+                [
+                    Event(K.PLACED, job_id, n, "local", {"nonce": "x", "grant": {"cores": 1}}),
+                    Event(K.STARTED, job_id, n, "local", {"pid": 1, "boot": "b"}),
+                    Event(K.ATTEMPT_ENDED, job_id, n, "local", data),
+                    Event(K.JOB_ENDED, job=job_id, data={**end, "undeclared": int(bool(undeclared))}),
+                ]
+            )
