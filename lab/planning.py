@@ -183,6 +183,7 @@ class Preparer:
             needs=needs,
             limits=limits,
             env=env,
+            path=os.environ.get("PATH", ""),
             outputs=outputs,
             expect=expect,
             retries=retries,

@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -310,9 +311,7 @@ class Controller:
             if job.state.terminal or self.m.reread(at).state.terminal:
                 return
             if self.m.killing and end.cause is Cause.PREEMPTED:
-                end = Ended(
-                    AttemptState.REVOKED, Cause.PREEMPTED, "stopped by `lab down --kill`", end.exit_code, end.seconds
-                )
+                end = replace(end, state=AttemptState.REVOKED, message="stopped by `lab down --kill`", parts=())
             events = decide.conclude(job, attempt, query.attempts(conn, job.id), query.spec_of(conn, job.spec), end)
             tx.extend(events)
         for event in events:

@@ -27,6 +27,8 @@ class Ended:
     message: str = ""
     exit_code: int | None = None
     seconds: float | None = None
+    cpu_s: float | None = None
+    max_rss_mb: float | None = None
     undeclared: tuple[str, ...] = ()
     manifest: str | None = None
     parts: tuple[dict[str, Any], ...] = ()
@@ -84,6 +86,8 @@ def _attempt_event(
         "message": end.message,
         "exit_code": end.exit_code,
         "seconds": end.seconds,
+        "cpu_s": end.cpu_s,
+        "max_rss_mb": end.max_rss_mb,
         "undeclared": list(end.undeclared),
         "manifest": end.manifest,
         "parts": list(parts),

@@ -37,6 +37,8 @@ def harvest(home: Home, job: Job, attempt: Attempt) -> Ended:
     common: dict[str, Any] = {
         "exit_code": outcome.get("exit_code"),
         "seconds": outcome.get("seconds"),
+        "cpu_s": outcome.get("cpu_s"),
+        "max_rss_mb": outcome.get("max_rss_mb"),
         "undeclared": undeclared,
         "manifest": sha256_file(run.manifest),
     }

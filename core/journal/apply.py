@@ -84,6 +84,7 @@ APPLY: dict[str, tuple[str, ...]] = {
     K.ATTEMPT_ENDED: (
         f"""UPDATE attempt SET state = e.data ->> '$.state', cause = e.data ->> '$.cause',
         message = e.data ->> '$.message', exit_code = e.data ->> '$.exit_code', seconds = e.data ->> '$.seconds',
+        cpu_s = e.data ->> '$.cpu_s', max_rss_mb = e.data ->> '$.max_rss_mb',
         manifest = e.data ->> '$.manifest', undeclared = coalesce(e.data ->> '$.undeclared', '[]'), ended = e.at
         FROM {_E} WHERE attempt.job = e.job AND attempt.n = e.attempt""",
         f"""INSERT INTO part(job, attempt, tbl, path, rows, bytes, sha256)

@@ -50,6 +50,8 @@ class Attempt:
     pid: int | None
     boot: str | None
     seconds: float | None
+    cpu_s: float | None
+    max_rss_mb: float | None
     placed: float
     started: float | None
     ended: float | None
@@ -264,6 +266,8 @@ def _attempt(r: sqlite3.Row) -> Attempt:
         pid=r["pid"],
         boot=r["boot"],
         seconds=r["seconds"],
+        cpu_s=r["cpu_s"],
+        max_rss_mb=r["max_rss_mb"],
         placed=r["placed"],
         started=r["started"],
         ended=r["ended"],

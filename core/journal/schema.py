@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 # Bump with a migration below and a checked-in journal of the old version under tests/core/journals/.
-VERSION = 1
+VERSION = 2
 
 EVENT_TABLE = """
 CREATE TABLE event(
@@ -72,6 +72,8 @@ CREATE TABLE attempt(
     pid        INTEGER,
     boot       TEXT,
     seconds    REAL,
+    cpu_s      REAL,
+    max_rss_mb REAL,
     placed     REAL NOT NULL,
     started    REAL,
     ended      REAL,
@@ -134,10 +136,11 @@ def migrate(conn: sqlite3.Connection, version: int) -> None:
     """Bring an older journal to VERSION inside the caller's transaction.
 
     Events are the truth, so a migration rewrites events only where their meaning changed; the state tables are
-    rebuilt by replay.
+    rebuilt by replay. Version 2 added what an attempt used (cpu_s, max_rss_mb): older events simply do not have it.
     """
     from core.journal.apply import replay
 
+    assert 1 <= version < VERSION
     drop_state(conn)
     create_state(conn)
     replay(conn)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from lab.output.page import Page, cells
 
 _GAP = "  "
-_LEAST = 14  # a column that may shrink keeps at least this
-_LEAST_FOLD = 24
+# What a column that may shrink, and the last one, keep: where there is some room, and where there is little.
+_LEAST = ((14, 24), (8, 12))
 _FOLD_LINES = 2
 
 
@@ -48,19 +48,24 @@ def _widths(page: Page, columns: Sequence[Column], rows: Sequence[Sequence[str]]
     widths = [max(cells(c.title), *(cells(row[i]) for row in rows)) for i, c in enumerate(columns)]
     if page.width is None:
         return widths
-    over = sum(widths) + len(_GAP) * (len(widths) - 1) - page.width
-    if over > 0:
-        # First the last column, which is folded and loses nothing at first; then those that may be shortened.
-        give = min(over, max(0, widths[-1] - max(_LEAST_FOLD, cells(columns[-1].title))))
-        widths[-1] -= give
-        over -= give
-    while over > 0:
-        wide = [i for i, c in enumerate(columns[:-1]) if c.shrink and widths[i] > max(_LEAST, cells(c.title))]
-        if not wide:
-            break
-        widths[max(wide, key=lambda i: widths[i])] -= 1
-        over -= 1
+    for least, least_fold in _LEAST:
+        over = sum(widths) + len(_GAP) * (len(widths) - 1) - page.width
+        if over > 0:
+            # First the last column, which is folded and loses nothing at first; then those that may be shortened.
+            over -= _give(widths, columns, len(widths) - 1, least_fold, over)
+        while over > 0:
+            wide = [i for i, c in enumerate(columns[:-1]) if c.shrink and widths[i] > max(least, cells(c.title))]
+            if not wide:
+                break
+            over -= _give(widths, columns, max(wide, key=lambda i: widths[i]), least, 1)
     return widths
+
+
+def _give(widths: list[int], columns: Sequence[Column], i: int, least: int, over: int) -> int:
+    """Make a column narrower by up to `over`, never below what it keeps. Returns by how much."""
+    given = min(over, max(0, widths[i] - max(least, cells(columns[i].title))))
+    widths[i] -= given
+    return given
 
 
 def _row(page: Page, columns: Sequence[Column], widths: Sequence[int], row: Sequence[str]) -> list[str]:

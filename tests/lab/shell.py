@@ -49,10 +49,10 @@ class Shell:
         self.env |= {"LAB_HOME": str(self.home.path), "PYTHONPATH": f"{register(folder)}:{ROOT}", "LAB_NO_START": "1"}
         self.env.pop("COLUMNS", None)
 
-    def __call__(self, *args: str, cwd: Path | None = None, **env: str) -> Done:
+    def __call__(self, *args: str, **env: str) -> Done:
         done = subprocess.run(
             self.argv(*args),
-            cwd=cwd or self.cwd,
+            cwd=self.cwd,
             env={**self.env, **env},
             capture_output=True,
             text=True,

@@ -109,9 +109,9 @@ def test_home_may_be_given_before_or_after_the_command(shell: Shell, tmp_path: P
 
 
 def test_our_own_bug_has_a_traceback_and_says_so(
-    shell: Shell,
+    shell: Shell,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("oh")
@@ -126,9 +126,9 @@ def test_our_own_bug_has_a_traceback_and_says_so(
 
 
 def test_ctrl_c_is_130(
-    shell: Shell,
+    shell: Shell,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

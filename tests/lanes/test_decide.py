@@ -21,7 +21,7 @@ def job(**more: Any) -> Job:
 
 
 def attempt(n: int, cause: Cause | None = None) -> Attempt:
-    return Attempt(7, n, "local", AttemptState.RUNNING, "x", {}, cause and str(cause), None, None, 1, "b", None, 0.0, 0.0,
+    return Attempt(7, n, "local", AttemptState.RUNNING, "x", {}, cause and str(cause), None, None, 1, "b", None, None, None, 0.0, 0.0,
                    None if cause is None else 1.0, (), None)  # fmt: skip
 
 
