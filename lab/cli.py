@@ -191,7 +191,7 @@ def main_group() -> Any:
     group = build_group(
         MainGroup, "lab", "A job runner for a small lab: one queue, several machines, numbers that are true.", EPILOG
     )
-    group.params += _params_of(_version_option)
+    group.params += _params_of(_own_options)
     return group
 
 
@@ -216,6 +216,22 @@ def _set_quiet(ctx: typer.Context, value: bool) -> None:
 def _show_version(ctx: typer.Context, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         session().show_version()
+        raise typer.Exit(0)
+
+
+def _show_completion(ctx: typer.Context, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from lab.completion import script
+
+        session().out.raw(script() + "\n")
+        raise typer.Exit(0)
+
+
+def _install_completion(ctx: typer.Context, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from lab.completion import install
+
+        session().out.remark(install())
         raise typer.Exit(0)
 
 
@@ -259,10 +275,25 @@ def _common_options(
     """Options of every command."""
 
 
-def _version_option(
+def _own_options(
     version: Annotated[
         bool,
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True, expose_value=False),
+    ] = False,
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--show-completion", help="Show this shell's completion.", callback=_show_completion, expose_value=False
+        ),
+    ] = False,
+    install: Annotated[
+        bool,
+        typer.Option(
+            "--install-completion",
+            help="Complete commands, job ids and lanes in this shell from now on.",
+            callback=_install_completion,
+            expose_value=False,
+        ),
     ] = False,
 ) -> None:
     """Options of `lab` itself."""

@@ -23,6 +23,34 @@ def answer(group: Any, instruction: str) -> int:
     return int(shell_complete(group, {}, "lab", "_LAB_COMPLETE", instruction))
 
 
+def script() -> str:
+    """What the shell around us must be told."""
+    from typer.completion import get_completion_script
+
+    return get_completion_script(prog_name="lab", complete_var="_LAB_COMPLETE", shell=_shell())
+
+
+def install() -> str:
+    """Tell the shell around us in its own start-up file. Returns what was done."""
+    from typer._completion_shared import install as write
+
+    shell, path = write(shell=_shell(), prog_name="lab", complete_var="_LAB_COMPLETE")
+    return f"completion for {shell} is in {path}; it works in the next shell that you open"
+
+
+def _shell() -> str:
+    from typer._completion_shared import _get_shell_name
+
+    from core.errors import BadInput
+
+    name = _get_shell_name()
+    if name not in ("bash", "zsh", "fish"):
+        raise BadInput(
+            f"completion for the shell {name or 'around this command'} is not known", hint="use bash, zsh or fish"
+        )
+    return name
+
+
 def job_ids(incomplete: str) -> list[Suggestion]:
     """Newest jobs first, with what they are."""
     return _from_journal(_ids, incomplete, "")

@@ -14,16 +14,21 @@ from typing import Any
 
 _OURS = ("core", "jobs", "lanes", "kernels")
 _BAD_INPUT = 2
+_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code (see core.errors.Exit)."""
     args = list(sys.argv[1:] if argv is None else argv)
-    foreign = foreign_package()
-    if foreign is not None:
-        _complain_of_foreign(*foreign, as_json=_wants_json(args))
-        return _BAD_INPUT
-    return _run(args)
+    try:
+        foreign = foreign_package()
+        if foreign is not None:
+            _complain_of_foreign(*foreign, as_json=_wants_json(args))
+            return _BAD_INPUT
+        return _run(args)
+    except KeyboardInterrupt:  # so early that there is no face yet
+        sys.stderr.write("lab: interrupted\n")
+        return _INTERRUPTED
 
 
 def foreign_package(names: Sequence[str] = _OURS) -> tuple[str, str] | None:

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import typer
+
+from core.errors import Exit
 from core.journal import Journal, query
 from core.journal.query import Job
 from core.live import read_attempts
@@ -27,7 +30,7 @@ def until_ended(here: Session, ids: Sequence[int]) -> list[Job]:
     """Show progress until every job of `ids` has ended. Ctrl-C stops watching, never a job.
 
     Raises:
-        KeyboardInterrupt: after saying that the jobs go on.
+        typer.Exit, KeyboardInterrupt: Ctrl-C, after saying that the jobs go on.
     """
     with here.reading() as journal:
         show = follower(here.out, len(ids))
@@ -40,6 +43,8 @@ def until_ended(here: Session, ids: Sequence[int]) -> list[Job]:
             here.out.remark(
                 f"stopped watching; job {names} {goes} on: `lab status {first}` shows it, `lab cancel {first}` ends it"
             )
+            if here.out.people:
+                raise typer.Exit(Exit.INTERRUPTED) from None
             raise
         finally:
             show.close()

@@ -96,7 +96,7 @@ def _follow(here: Session, journal: Journal, job_id: int, attempt: int | None, l
             n = attempt if attempt is not None else job.attempts
             if n and n != current:
                 if reader is not None:
-                    _print(here, reader.lines(final=True))
+                    _print(here, job_id, current, reader.lines(final=True))
                     here.out.remark(f"-- attempt {n} --")
                 reader, current = LogReader(here.home.run_dir(job_id, n).log), n
                 if lines is not None:
@@ -104,11 +104,11 @@ def _follow(here: Session, journal: Journal, job_id: int, attempt: int | None, l
             elif not n and not said:
                 here.out.remark(f"job {job_id} has not started yet ({job.state})")
                 said = True
-            if reader is not None and _print(here, reader.lines()):
+            if reader is not None and _print(here, job_id, current, reader.lines()):
                 continue
             if job.state.terminal or (attempt is not None and attempt < job.attempts):
                 if reader is not None:
-                    _print(here, reader.lines(final=True))
+                    _print(here, job_id, current, reader.lines(final=True))
                 here.out.remark(f"-- job {job_id}: {job.state} --")
                 return
             time.sleep(_POLL_S)
@@ -116,7 +116,7 @@ def _follow(here: Session, journal: Journal, job_id: int, attempt: int | None, l
         here.out.remark(f"stopped watching; job {job_id} goes on")
 
 
-def _print(here: Session, lines: list[str]) -> bool:
+def _print(here: Session, job_id: int, attempt: int, lines: list[str]) -> bool:
     if lines:
-        here.out.raw("".join(line + "\n" for line in lines))
+        here.out.show(LogReport(job_id, attempt, lines))
     return bool(lines)

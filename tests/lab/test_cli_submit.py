@@ -235,7 +235,7 @@ def test_a_debugger_stops_inside_the_kind_and_no_ray_is_there(shell: Shell) -> N
             "import quickmodule, sys",
             "break quickmodule:15",
             "continue",
-            "print('seen:', here, 'ray' in sys.modules)",
+            "print('seen:', here, 'ray' in __import__('sys').modules)",
             "clear 1",
             "continue",
             "quit",
