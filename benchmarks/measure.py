@@ -59,4 +59,9 @@ def table(title: str, rows: Sequence[tuple[str, str, str, str]]) -> None:
     head = ("what", "median ms", "min to max ms", "ratio")
     widths = [max(len(r[i]) for r in (head, *rows)) for i in range(4)]
     for row in (head, *rows):
-        print("  " + "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))))
+        print(
+            "  "
+            + "  ".join(
+                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+        )

@@ -1,6 +1,6 @@
 """`make bench`: start-up of `lab status`, one job from terminal to result, and replay, each against a named peer.
 
-    python -m benchmarks.spine [status] [job] [replay]
+python -m benchmarks.spine [status] [job] [replay]
 """
 
 from __future__ import annotations

@@ -140,13 +140,14 @@ class Kind:
     user_code: ClassVar[bool] = False
     # Pure and short: may run in batches inside warm workers.
     pooled: ClassVar[bool] = False
-    # For each table the columns that a person wants to see first; all others are there on request.
-    columns: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     # Default needs; the user's win. Same names as core.spec.Needs.
     needs: ClassVar[Mapping[str, Any]] = {}
 
     def tables(self) -> dict[str, pa.Schema]:
-        """Arrow schemas of the result tables, without job, attempt, lane and key (the head adds those)."""
+        """Arrow schemas of the result tables, without job, attempt, lane and key (the head adds those).
+
+        The schema metadata `lab.headline` (column names with commas between) says which a person sees first.
+        """
         return {}
 
     def describe(self, params: Any) -> str:

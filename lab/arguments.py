@@ -146,6 +146,9 @@ def parameters(kind: str, sets: Sequence[str] | None, words: Sequence[str] | Non
     out: dict[str, Any] = dict(assignments(sets, "--set"))
     if words:
         if kind not in ("", "command"):
+            from core.kind import load_kind
+
+            load_kind(kind)  # a misspelt name is the likelier mistake, and says so itself
             raise BadInput(
                 f"kind {kind} takes no words ({words[0]!r} was given)", hint="give its parameters with --set NAME=VALUE"
             )

@@ -25,7 +25,7 @@ def answer(group: Any, instruction: str) -> int:
 
 def script() -> str:
     """What the shell around us must be told."""
-    from typer.completion import get_completion_script
+    from typer._completion_shared import get_completion_script
 
     return get_completion_script(prog_name="lab", complete_var="_LAB_COMPLETE", shell=_shell())
 

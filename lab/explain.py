@@ -133,7 +133,7 @@ def _undeclared(conn: sqlite3.Connection, job: Job) -> str:
     files = f": {named}" if named else ""
     return (
         f"it read files that were not declared{files}; so it never answers the same job again. Declare them with "
-        "--input, or accept them with --allow-undeclared PATH"
+        "--input, or accept them with --allow-read PATH"
     )
 
 

@@ -18,6 +18,7 @@ from lab.logs import tail
 from lab.output import Page, Report, human
 from lab.output import job as look
 from lab.output.progress import Live, follower
+from lab.output.table import shorten
 from lab.session import Session
 
 _POLL_S = 0.05  # one PRAGMA, no table is read
@@ -69,7 +70,9 @@ class EndedReport(Report):
         for job in shown:
             taken = human.span(look.run_time(job, time.time()))
             said = look.note(look.Shown(job))
-            yield "  ".join(p for p in (str(job.id), look.label(job), page.state(job.state), taken, said) if p)
+            yield "  ".join(
+                p for p in (str(job.id), shorten(look.label(job), 60, page), page.state(job.state), taken, said) if p
+            )
             words = self.last_words.get(job.id, [])
             if words:
                 yield page.paint(f"    the last lines of `lab logs {job.id}`:", "dim")

@@ -78,8 +78,8 @@ APPLY: dict[str, tuple[str, ...]] = {
         FROM {_E} WHERE attempt.job = e.job AND attempt.n = e.attempt""",
     ),
     K.CANCELLING: (
-        f"UPDATE job SET state = 'cancelling', wish = NULL, reason = e.data ->> '$.reason' FROM {_E} "
-        "WHERE job.id = e.job",
+        f"""UPDATE job SET state = 'cancelling', wish = NULL, reason = e.data ->> '$.reason'
+        FROM {_E} WHERE job.id = e.job""",
     ),
     K.ATTEMPT_ENDED: (
         f"""UPDATE attempt SET state = e.data ->> '$.state', cause = e.data ->> '$.cause',

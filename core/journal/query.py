@@ -200,7 +200,8 @@ def parts(conn: sqlite3.Connection, *, table: str | None = None, job_id: int | N
     if job_id is not None:
         where.append("job = ?")
         args.append(str(job_id))
-    sql = f"SELECT job, attempt, tbl, path, rows, bytes, sha256 FROM part WHERE {' AND '.join(where)} ORDER BY job, attempt"
+    columns = "job, attempt, tbl, path, rows, bytes, sha256"
+    sql = f"SELECT {columns} FROM part WHERE {' AND '.join(where)} ORDER BY job, attempt"
     return [Part(*r) for r in conn.execute(sql, args)]
 
 

@@ -71,8 +71,8 @@ def recover(home: Home) -> Recovery:
     if seen is not None and seen.seq > last:
         report.lost = seen.seq - last
         report.lines.append(
-            f"{report.lost} acknowledged events after number {last} could not be found; jobs submitted in them and never "
-            f"started are lost: compare your notes with `lab status --all` (ids up to {seen.last_job} were given out)"
+            f"{report.lost} acknowledged events after number {last} could not be found; jobs submitted in them "
+            f"and never started are lost: compare your notes with `lab status --all` (ids up to {seen.last_job} were given out)"
         )
     report.lines.append(f"the damaged files are kept in {report.kept}")
     return report
@@ -113,6 +113,7 @@ def _readable_events(path: Path) -> Rows:
         for suffix in ("", "-wal"):
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        _admit_length(copy)
         with contextlib.closing(sqlite3.connect(copy)) as conn, contextlib.suppress(sqlite3.Error, ValueError):
             for row in conn.execute(f"SELECT {_EVENT_COLUMNS} FROM event ORDER BY seq"):
                 json.loads(row[6])
@@ -126,6 +127,18 @@ def _readable_events(path: Path) -> Rows:
         for suffix in ("", "-wal", "-shm", "-journal"):
             Path(f"{copy}{suffix}").unlink(missing_ok=True)
     return rows
+
+
+def _admit_length(copy: Path) -> None:
+    """A file shorter than its header says is refused whole. Let the header say how long it is: the rest can be read."""
+    with copy.open("r+b") as f:
+        header = f.read(100)
+        size = f.seek(0, os.SEEK_END)
+        page = int.from_bytes(header[16:18], "big") if len(header) == 100 else 0
+        page = 65536 if page == 1 else page
+        if page and size < page * int.from_bytes(header[28:32], "big"):
+            f.seek(28)
+            f.write((size // page).to_bytes(4, "big"))
 
 
 def _orphans(home: Home, known: set[Any]) -> dict[int, dict[str, Any]]:

@@ -330,7 +330,7 @@ def _check(
         version = int(conn.execute("PRAGMA user_version").fetchone()[0])
         if version > schema.VERSION:
             raise JournalTooNew(
-                f"{home.journal} was written by a newer lab (journal version {version}, this one knows {schema.VERSION})",
+                f"{home.journal} was written by a newer lab (version {version}, this one knows {schema.VERSION})",
                 hint="upgrade lab here; nothing was changed",
             )
         row = conn.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
@@ -347,10 +347,9 @@ def _check(
         elif witnessed.generation != generation:
             raise _damaged(home, f"{home.journal} is not the journal that {home.witness.name} belongs to")
         elif seq < witnessed.seq:
-            raise _damaged(
-                home,
-                f"{home.journal} ends at event {seq}, but {witnessed.seq} events were acknowledged: {witnessed.seq - seq} lost",
-            )
+            lost = witnessed.seq - seq
+            said = f"{home.journal} ends at event {seq}, but {witnessed.seq} events were acknowledged: {lost} lost"
+            raise _damaged(home, said)
         if version < schema.VERSION:
             _migrate(home, conn, version)
         return generation

@@ -109,9 +109,6 @@ class Parity(Kind):
     summary: ClassVar[str] = "hold every backend of a kernel against the float64 oracle, mutants included"
     Params: ClassVar[type[BaseParams]] = Params
     packages: ClassVar[tuple[str, ...]] = ("numpy", "scikit-image", "torch", "tensorflow", "pyarrow")
-    columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "parity": ("candidate", "role", "case", "batch", "channels", "max_rel", "tolerance", "verdict", "reason")
-    }
     # Two sides at once where there are two cores; one core is enough.
     needs: ClassVar[Mapping[str, Any]] = {"cores": min(2, os.cpu_count() or 1)}
 

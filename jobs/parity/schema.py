@@ -42,5 +42,6 @@ PARITY = pa.schema(
         pa.field("env", pa.string()),  # JSON: the variables that the side's process really had
         pa.field("versions", pa.string()),  # JSON
         pa.field("error", pa.string()),
-    ]
+    ],
+    metadata={"lab.headline": "candidate,role,case,batch,channels,max_rel,tolerance,verdict,reason"},
 )

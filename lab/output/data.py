@@ -17,7 +17,7 @@ from lab.output.table import Column, fold, lay_out
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MOST_ROWS = 60
+_MOST_ROWS = 100
 _TEXT = 40
 _ORIGIN = ("job", "attempt", "lane", "key")
 _HEADLINE = b"lab.headline"

@@ -72,7 +72,7 @@ def table(page: Page, shown: Sequence[Shown], now: float) -> list[str]:
                 page.state(job.state),
                 job.lane or "",
                 human.age(job.submitted, now),
-                human.span(run_time(job, now)) if job.started else "",
+                human.span(run_time(job, now)),
                 note(s),
             )
         )
@@ -80,8 +80,8 @@ def table(page: Page, shown: Sequence[Shown], now: float) -> list[str]:
 
 
 def run_time(job: Job, now: float) -> float | None:
-    """Seconds from the first start to the end, or until now."""
-    if job.started is None:
+    """Seconds from the first start to the end, or until now; None for what waits, if only again."""
+    if job.started is None or job.state in (JobState.QUEUED, JobState.HELD):
         return None
     return (job.ended if job.ended is not None else now) - job.started
 
@@ -92,7 +92,7 @@ def note(s: Shown) -> str:
     parts = []
     if job.wish:
         parts.append(_WISHES.get(job.wish, job.wish))
-    if job.attempts > 1:
+    if job.attempts > 1 and not (job.reason or "").startswith("attempt "):
         parts.append(f"attempt {job.attempts}")
     if job.state is JobState.RUNNING:
         parts += progress(live)

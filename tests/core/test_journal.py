@@ -427,6 +427,18 @@ def test_recover_prefers_the_longest_and_uses_backups(home: Home) -> None:
         assert query.counts(journal.conn) == {JobState.QUEUED: 20}
 
 
+def test_recover_reads_what_a_truncated_file_still_has(home: Home) -> None:
+    fill(home, 300)
+    with Journal.open(home, Role.CONTROLLER) as journal:
+        journal.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    os.truncate(home.journal, int(home.journal.stat().st_size * 0.8))
+    report = recover(home)
+    assert 0 < report.lost < 300
+    with Journal.open(home, Role.CONTROLLER) as journal:
+        assert sum(query.counts(journal.conn).values()) == 300 - report.lost
+        assert query.job(journal.conn, 1).state is JobState.QUEUED
+
+
 def test_recover_puts_back_jobs_that_only_their_run_directory_remembers(home: Home) -> None:
     fill(home, 2)
     backup(home)
@@ -434,7 +446,8 @@ def test_recover_puts_back_jobs_that_only_their_run_directory_remembers(home: Ho
     run.create()
     spec = {
         "version": 1, "job": 5, "attempt": 1, "kind": "command", "name": "mine", "entry": "jobs.command:Command",
-        "params": {"argv": ["true"]}, "key": "k" * 64, "inputs": [], "code": {"digest": None, "path": None, "subdir": ""},
+        "params": {"argv": ["true"]}, "key": "k" * 64, "inputs": [],
+        "code": {"digest": None, "path": None, "subdir": ""},
         "kind_path": "/x/code/abc", "kind_digest": "d", "python": "/usr/bin/python3", "grant": {"cores": 1, "gpus": []},
         "limits": {"time_s": None, "grace_s": 1.0, "setup_s": 10.0}, "env": {}, "outputs": [],
         "expect": {"rows": {}, "last_step": None, "artifacts": []},

@@ -42,7 +42,10 @@ class Terminal:
 
     def see(self, text: str) -> None:
         """Wait until `text` was shown."""
-        wait_for(lambda: self._read() or text in self.shown, f"{text!r} on the terminal; there is: {self.shown!r}")
+        try:
+            wait_for(lambda: text in self._read(), f"{text!r} on the terminal", deadline_s=30)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; there is: {self.shown!r}") from None
 
     def type(self, keys: bytes) -> None:
         os.write(self.master, keys)
@@ -55,13 +58,14 @@ class Terminal:
         os.close(self.master)
         return self.process.wait(1)
 
-    def _read(self) -> None:
+    def _read(self) -> str:
         with contextlib.suppress(OSError):
             while select.select([self.master], [], [], 0.02)[0]:
                 blob = os.read(self.master, 65536)
                 if not blob:
-                    return
+                    break
                 self.shown += blob.decode(errors="replace")
+        return self.shown
 
 
 def test_waiting_shows_a_bar_and_then_the_end(shell: Shell) -> None:  # noqa: F811
@@ -72,8 +76,8 @@ def test_waiting_shows_a_bar_and_then_the_end(shell: Shell) -> None:  # noqa: F8
         tx.extend([Event(K.PLACED, 1, 1, "local", {"nonce": "x", "grant": {"cores": 1}})])
     terminal.see("running on local")
     with Journal.open(shell.home, Role.CONTROLLER) as journal, journal.transaction() as tx:
-        tx.append(K.REQUEUED, job=1, data={"cause": "runner-died", "reason": "attempt 1: runner-died"})
-    terminal.see("runner-died")
+        tx.append(K.REQUEUED, job=1, data={"cause": "disk-full", "reason": "disk full"})
+    terminal.see("queued, disk full")
     finish(shell.home, 1, rows=[{"cell": "a", "err": 0.5}])
     assert terminal.end() == 0
     assert "✓ succeeded" in terminal.shown

@@ -143,7 +143,11 @@ def test_nothing_is_left_and_only_then_is_the_slot_free(shared_home: Home, tmp_p
 
 
 def test_the_warn_signal_gives_time_to_leave(shared_home: Home) -> None:
-    code = "import signal,sys,time\nsignal.signal(signal.SIGTERM, lambda *_: (print('warned', flush=True), sys.exit(3)))\ntime.sleep(60)"
+    code = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('warned', flush=True), sys.exit(3)))\n"
+        "time.sleep(60)"
+    )
     it = send(shared_home, [*PY, code], limits={"time_s": 0.8, "grace_s": 20})
     end = wait_state(shared_home, it, JobState.FAILED)
     assert end.cause == Cause.TIME_LIMIT
@@ -165,7 +169,9 @@ def test_priority_then_age(shared_home: Home) -> None:
         wait_state(shared_home, it, JobState.SUCCEEDED)
     with Journal.open(shared_home) as journal:
         order = [
-            e.job for e in query.events(journal.conn) if e.kind == EventKind.PLACED and e.job in (low, first, second, high)
+            e.job
+            for e in query.events(journal.conn)
+            if e.kind == EventKind.PLACED and e.job in (low, first, second, high)
         ]
     assert order == [high, first, second, low]
 
@@ -202,7 +208,12 @@ def test_retries_are_bounded_by_cause(shared_home: Home) -> None:
 
 
 def test_exit_0_without_what_was_planned_is_no_success(shared_home: Home) -> None:
-    half = 'import json,os\nwith open(os.environ["LAB_METRICS"], "a") as f:\n  [f.write(json.dumps({"step": i}) + "\\n") for i in range(5)]'
+    half = (
+        "import json, os\n"
+        "with open(os.environ['LAB_METRICS'], 'a') as f:\n"
+        "    for i in range(5):\n"
+        "        f.write(json.dumps({'step': i}) + '\\n')"
+    )
     it = send(shared_home, [*PY, half], expect={"last_step": 9})
     end = wait_state(shared_home, it, JobState.FAILED)
     assert end.cause == Cause.INCOMPLETE
@@ -212,13 +223,20 @@ def test_exit_0_without_what_was_planned_is_no_success(shared_home: Home) -> Non
     wait_state(shared_home, send(shared_home, [*PY, half], expect={"last_step": 4}), JobState.SUCCEEDED)
 
 
-def test_a_flipped_byte_after_the_seal_is_not_committed(lab_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flipped_byte_after_the_seal_is_not_committed(
+    lab_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The controller dies before the commit; the sealed file is changed; the next controller refuses it."""
     points = tmp_path / "points"
     points.mkdir()
     monkeypatch.setenv("LAB_FAILPOINTS", str(points))
     lab_home.create()
-    it = send(lab_home, [*PY, "import os; open('out.txt', 'w').write('precious')"], outputs=["out.txt"], retries={"bad-seal": 0})
+    it = send(
+        lab_home,
+        [*PY, "import os; open('out.txt', 'w').write('precious')"],
+        outputs=["out.txt"],
+        retries={"bad-seal": 0},
+    )
     run = lab_home.run_dir(it, 1)
     (points / "controller.before_commit").touch()
     wait_for(run.manifest.exists, f"the seal\n{tail(lab_home)}")
@@ -331,7 +349,9 @@ def test_disk_full_during_a_run_and_its_commit(tmp_path: Path) -> None:
         pytest.skip("needs root to mount a small tmpfs")
     point = tmp_path / "small"
     point.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(point)], capture_output=True, text=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(point)], capture_output=True, text=True
+    )
     if done.returncode != 0:
         pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
     home = Home(point / "home")

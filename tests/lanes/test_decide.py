@@ -21,8 +21,11 @@ def job(**more: Any) -> Job:
 
 
 def attempt(n: int, cause: Cause | None = None) -> Attempt:
-    return Attempt(7, n, "local", AttemptState.RUNNING, "x", {}, cause and str(cause), None, None, 1, "b", None, None, None, 0.0, 0.0,
-                   None if cause is None else 1.0, (), None)  # fmt: skip
+    return Attempt(
+        job=7, n=n, lane="local", state=AttemptState.RUNNING, nonce="x", grant={}, cause=cause and str(cause),
+        message=None, exit_code=None, pid=1, boot="b", seconds=None, cpu_s=None, max_rss_mb=None, placed=0.0,
+        started=0.0, ended=None if cause is None else 1.0, undeclared=(), manifest=None,
+    )  # fmt: skip
 
 
 def kinds(events: list[Any]) -> list[EventKind]:

@@ -319,7 +319,9 @@ def ray_kill_lane_actors(home: Home) -> None:
     text = next(t for t in processes(home).values() if "raylet/raylet" in t)
     address = next(w.partition("=")[2] for w in text.split() if w.startswith("--gcs-address="))
     env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(home.path / "ray.token")}
-    done = subprocess.run([sys.executable, "-c", _RAY_KILL, address], env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", _RAY_KILL, address], env=env, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -330,7 +332,9 @@ def ask_down(home: Home, *, how_hard: bool) -> None:
     wait_for(lambda: not controller_alive(home), f"the controller to go down\n{tail(home)}")
 
 
-@pytest.mark.parametrize("how", ["ray.kill", "SIGTERM controller", "SIGTERM guardian", "SIGTERM raylet", "SIGTERM gcs", "down"])
+@pytest.mark.parametrize(
+    "how", ["ray.kill", "SIGTERM controller", "SIGTERM guardian", "SIGTERM raylet", "SIGTERM gcs", "down"]
+)
 def test_graceful_ends(world: World, how: str) -> None:
     pair = Pair(world)
     pair.running()

@@ -14,8 +14,17 @@ from lanes.placement import Capacity, LaneView, Wanted, can_ever, place
 ROLES = frozenset({"eval", "train", "sweep", "promote"})
 
 
-def lane(name: str = "local", *, cores: int = 4, free: int | None = None, gpus: int = 0, memory_mb: int | None = None,
-         resources: frozenset[str] = frozenset(), open: bool = True, roles: frozenset[str] = ROLES) -> LaneView:  # fmt: skip
+def lane(
+    name: str = "local",
+    *,
+    cores: int = 4,
+    free: int | None = None,
+    gpus: int = 0,
+    memory_mb: int | None = None,
+    resources: frozenset[str] = frozenset(),
+    open: bool = True,
+    roles: frozenset[str] = ROLES,
+) -> LaneView:
     total = Capacity(cores, memory_mb, tuple(range(gpus)), resources)
     return LaneView(name, total, replace(total, cores=cores if free is None else free), roles, open)
 
