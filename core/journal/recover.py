@@ -71,8 +71,9 @@ def recover(home: Home) -> Recovery:
     if seen is not None and seen.seq > last:
         report.lost = seen.seq - last
         report.lines.append(
-            f"{report.lost} acknowledged events after number {last} could not be found; jobs submitted in them "
-            f"and never started are lost: compare your notes with `lab status --all` (ids up to {seen.last_job} were given out)"
+            f"{report.lost} acknowledged events after number {last} could not be found; jobs submitted in them and "
+            "never started are lost: compare your notes with `lab status --all` "
+            f"(ids up to {seen.last_job} were given out)"
         )
     report.lines.append(f"the damaged files are kept in {report.kept}")
     return report
