@@ -22,8 +22,11 @@ $(READY): pyproject.toml
 demo: $(READY)   ## run the main job and show its table
 	@$(BIN)/lab submit parity --wait --results
 	@echo
-	@echo 'The table stays: .venv/bin/lab results --table parity --sql "select backend, max(max_rel) from parity group by 1"'
-	@echo 'Your own program next: .venv/bin/lab submit command --wait -- python3 -c "print(6 * 7)"   (then: .venv/bin/lab status)'
+	@echo 'Every candidate must pass and every known-bad mutant must fail, or the run itself fails. Next:'
+	@echo "  .venv/bin/lab results --sql \"select candidate, max(max_rel) from parity where role = 'candidate' group by 1\""
+	@echo '  .venv/bin/lab fetch 1 -o demo-out     # the figure, verified on the way out'
+	@echo '  .venv/bin/lab submit command --wait -- python3 -c "print(6 * 7)"'
+	@echo '  .venv/bin/lab status'
 
 test: $(READY)   ## all tests but the long ones
 	$(BIN)/python -m pytest -m 'not long'
