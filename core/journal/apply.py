@@ -25,23 +25,23 @@ def _get(*names: str) -> str:
 APPLY: dict[str, tuple[str, ...]] = {
     K.SPEC: (f"INSERT OR IGNORE INTO spec SELECT {_get('digest', 'data')} FROM {_E}",),
     K.SUBMITTED: (
-        f"""INSERT INTO job(id, spec, kind, name, params, key, priority, idem, tags, note, rerun_of, state, submitted)
-        SELECT e.job, {_get("spec", "kind", "name", "params", "key", "priority", "idem", "tags", "note", "rerun_of")},
-               CASE WHEN e.data ->> '$.held' THEN 'held' ELSE 'queued' END, e.at FROM {_E}""",
+        f"""INSERT INTO job_state(id, submit, kind, key, priority, idem, state)
+        SELECT e.job, e.seq, {_get("kind", "key", "priority", "idem")},
+               CASE WHEN e.data ->> '$.held' THEN 'held' ELSE 'queued' END FROM {_E}""",
         f"""INSERT OR IGNORE INTO dep(job, needs, cond) SELECT e.job, a.value ->> '$[1]', a.value ->> '$[0]'
         FROM {_E}, json_each(e.data, '$.after') a""",
     ),
     # A wish to cancel is never replaced by a lesser one, and a finished job has no wishes.
     K.CANCEL_ASKED: (
-        f"""UPDATE job SET wish = 'cancel' FROM {_E} WHERE job.id = e.job AND job.ended IS NULL
+        f"""UPDATE job_state AS job SET wish = 'cancel' FROM {_E} WHERE job.id = e.job AND job.ended IS NULL
         AND job.state != 'cancelling'""",
     ),
     K.HOLD_ASKED: (
-        f"""UPDATE job SET wish = 'hold' FROM {_E} WHERE job.id = e.job AND job.ended IS NULL
+        f"""UPDATE job_state AS job SET wish = 'hold' FROM {_E} WHERE job.id = e.job AND job.ended IS NULL
         AND job.wish IS NOT 'cancel' AND job.state != 'cancelling'""",
     ),
     K.RELEASE_ASKED: (
-        f"""UPDATE job SET wish = 'release' FROM {_E} WHERE job.id = e.job AND job.ended IS NULL
+        f"""UPDATE job_state AS job SET wish = 'release' FROM {_E} WHERE job.id = e.job AND job.ended IS NULL
         AND job.wish IS NOT 'cancel' AND job.state != 'cancelling'""",
     ),
     K.DRAIN_ASKED: (
@@ -65,12 +65,12 @@ APPLY: dict[str, tuple[str, ...]] = {
         ON CONFLICT(name) DO UPDATE SET state = excluded.state, reason = excluded.reason, wish = NULL,
             data = coalesce(nullif(excluded.data, '{{}}'), lane.data)""",
     ),
-    K.HELD: (f"UPDATE job SET state = 'held', wish = NULL FROM {_E} WHERE job.id = e.job",),
-    K.RELEASED: (f"UPDATE job SET state = 'queued', wish = NULL FROM {_E} WHERE job.id = e.job",),
+    K.HELD: (f"UPDATE job_state AS job SET state = 'held', wish = NULL FROM {_E} WHERE job.id = e.job",),
+    K.RELEASED: (f"UPDATE job_state AS job SET state = 'queued', wish = NULL FROM {_E} WHERE job.id = e.job",),
     K.PLACED: (
         f"""INSERT INTO attempt(job, n, lane, state, nonce, grant_, placed)
         SELECT e.job, e.attempt, e.lane, 'placed', {_get("nonce", "grant")}, e.at FROM {_E}""",
-        f"""UPDATE job SET state = 'running', attempts = e.attempt, lane = e.lane, reason = NULL, cause = NULL,
+        f"""UPDATE job_state AS job SET state = 'running', attempts = e.attempt, lane = e.lane, reason = NULL, cause = NULL,
         started = coalesce(job.started, e.at) FROM {_E} WHERE job.id = e.job""",
     ),
     K.STARTED: (
@@ -78,7 +78,7 @@ APPLY: dict[str, tuple[str, ...]] = {
         FROM {_E} WHERE attempt.job = e.job AND attempt.n = e.attempt""",
     ),
     K.CANCELLING: (
-        f"""UPDATE job SET state = 'cancelling', wish = NULL, reason = e.data ->> '$.reason'
+        f"""UPDATE job_state AS job SET state = 'cancelling', wish = NULL, reason = e.data ->> '$.reason'
         FROM {_E} WHERE job.id = e.job""",
     ),
     K.ATTEMPT_ENDED: (
@@ -92,11 +92,11 @@ APPLY: dict[str, tuple[str, ...]] = {
                p.value ->> '$.bytes', p.value ->> '$.sha256' FROM {_E}, json_each(e.data, '$.parts') p""",
     ),
     K.REQUEUED: (
-        f"""UPDATE job SET state = 'queued', lane = NULL, cause = e.data ->> '$.cause', reason = e.data ->> '$.reason'
+        f"""UPDATE job_state AS job SET state = 'queued', lane = NULL, cause = e.data ->> '$.cause', reason = e.data ->> '$.reason'
         FROM {_E} WHERE job.id = e.job""",
     ),
     K.JOB_ENDED: (
-        f"""UPDATE job SET state = e.data ->> '$.state', cause = e.data ->> '$.cause', reason = e.data ->> '$.reason',
+        f"""UPDATE job_state AS job SET state = e.data ->> '$.state', cause = e.data ->> '$.cause', reason = e.data ->> '$.reason',
         undeclared = coalesce(e.data ->> '$.undeclared', 0), ended = e.at, wish = NULL
         FROM {_E} WHERE job.id = e.job""",
     ),

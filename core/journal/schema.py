@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 # Bump with a migration below and a checked-in journal of the old version under tests/core/journals/.
-VERSION = 2
+VERSION = 3
 
 EVENT_TABLE = """
 CREATE TABLE event(
@@ -26,12 +26,12 @@ CREATE INDEX event_job ON event(job) WHERE job IS NOT NULL;
 
 STATE_TABLES = """
 CREATE TABLE spec(digest TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE job(
+-- What changes in a job's life, and what is looked up. All else stays where the submit wrote it (see the view): each
+-- change then rewrites a short row, and finished jobs, nearly all of them, are in no index of states.
+CREATE TABLE job_state(
     id         INTEGER PRIMARY KEY,
-    spec       TEXT NOT NULL,       -- what is shared by the jobs of a sweep
+    submit     INTEGER NOT NULL,    -- seq of its submit
     kind       TEXT NOT NULL,
-    name       TEXT NOT NULL,
-    params     TEXT NOT NULL,
     key        TEXT NOT NULL,
     state      TEXT NOT NULL,
     cause      TEXT,
@@ -41,20 +41,22 @@ CREATE TABLE job(
     lane       TEXT,
     wish       TEXT,                -- cancel, hold or release: asked for, not yet answered
     idem       TEXT,
-    tags       TEXT NOT NULL DEFAULT '[]',
-    note       TEXT NOT NULL DEFAULT '',
-    submitted  REAL NOT NULL,
     started    REAL,
     ended      REAL,
-    undeclared INTEGER NOT NULL DEFAULT 0,
-    rerun_of   INTEGER
+    undeclared INTEGER NOT NULL DEFAULT 0
 );
--- Finished jobs, nearly all of them, are in no index of states: that halves what each change costs.
-CREATE INDEX job_live ON job(state) WHERE ended IS NULL;
-CREATE INDEX job_queue ON job(priority DESC, id) WHERE state = 'queued';
-CREATE INDEX job_key ON job(key);
-CREATE INDEX job_wish ON job(id) WHERE wish IS NOT NULL;
-CREATE UNIQUE INDEX job_idem ON job(idem) WHERE idem IS NOT NULL;
+CREATE INDEX job_live ON job_state(state) WHERE ended IS NULL;
+CREATE INDEX job_queue ON job_state(priority DESC, id) WHERE state = 'queued';
+CREATE INDEX job_key ON job_state(key);
+CREATE INDEX job_wish ON job_state(id) WHERE wish IS NOT NULL;
+CREATE UNIQUE INDEX job_idem ON job_state(idem) WHERE idem IS NOT NULL;
+-- A left join: SQLite leaves it out where nothing of the submit is asked for.
+CREATE VIEW job AS
+    SELECT s.id, s.kind, s.key, s.state, s.cause, s.reason, s.priority, s.attempts, s.lane, s.wish, s.idem,
+           s.started, s.ended, s.undeclared, e.at AS submitted,
+           e.data ->> '$.spec' AS spec, e.data ->> '$.name' AS name, e.data ->> '$.params' AS params,
+           e.data ->> '$.tags' AS tags, e.data ->> '$.note' AS note, e.data ->> '$.rerun_of' AS rerun_of
+    FROM job_state s LEFT JOIN event e ON e.seq = s.submit;
 CREATE TABLE dep(
     job INTEGER NOT NULL, needs INTEGER NOT NULL, cond TEXT NOT NULL, PRIMARY KEY(job, needs)
 ) WITHOUT ROWID;
@@ -107,7 +109,7 @@ CREATE TABLE controller(
 CREATE TABLE down_wish(id INTEGER PRIMARY KEY CHECK(id = 1), data TEXT NOT NULL);
 """
 
-STATE_TABLE_NAMES = ("spec", "job", "dep", "attempt", "part", "lane", "controller", "down_wish")
+STATE_TABLE_NAMES = ("spec", "job_state", "dep", "attempt", "part", "lane", "controller", "down_wish")
 
 META_TABLE = "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
 
@@ -123,8 +125,10 @@ def create(conn: sqlite3.Connection, generation: str) -> None:
 
 def drop_state(conn: sqlite3.Connection) -> None:
     """Forget everything that follows from the events."""
-    for table in STATE_TABLE_NAMES:
-        conn.execute(f"DROP TABLE IF EXISTS {table}")
+    old = {r[0]: r[1] for r in conn.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')")}
+    for name in ("job", *STATE_TABLE_NAMES):  # `job` was a table once
+        if name in old:
+            conn.execute(f"DROP {old[name]} {name}")
 
 
 def create_state(conn: sqlite3.Connection) -> None:
@@ -136,7 +140,8 @@ def migrate(conn: sqlite3.Connection, version: int) -> None:
     """Bring an older journal to VERSION inside the caller's transaction.
 
     Events are the truth, so a migration rewrites events only where their meaning changed; the state tables are
-    rebuilt by replay. Version 2 added what an attempt used (cpu_s, max_rss_mb): older events simply do not have it.
+    rebuilt by replay. Version 2 added what an attempt used (cpu_s, max_rss_mb); older events simply do
+    not have it. Version 3 made `job` a view over a short row and the submit's event.
     """
     from core.journal.apply import replay
 
