@@ -16,13 +16,16 @@ import queue
 import signal
 import sys
 import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core import cluster as clusters
-from core.errors import DiskFull, Exit, LabError
+from core.errors import DiskFull, Exit, LabError, Unavailable
 from core.failpoint import failpoint
 from core.home import Home
 from core.journal import Journal, Role, query
@@ -35,15 +38,15 @@ from lanes.decide import Ended
 from lanes.guardian import start_and_watch_guardian, take_lock
 from lanes.handle import LaneHandle
 from lanes.harvest import NoRoom, harvest
+from lanes.later import Later, Message
+from lanes.ledger import LaneBook
 from lanes.mirror import Mirror, say
 from lanes.ray_session import RaySession
 from lanes.scheduler import Scheduler
 from lanes.wakeup import WakeSocket
 
-Message = tuple[str, str, Any]
-
 _TICK_S = 0.25
-_RETRY_S = 5.0
+_TROUBLES = 3  # an attempt that makes us stumble this often is given up
 _RECORD_S = 2.0
 
 
@@ -60,7 +63,8 @@ class Controller:
         self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.harvesting: set[tuple[int, int]] = set()
         self.harvesters = ThreadPoolExecutor(2, thread_name_prefix="harvest")
-        self.deferred: list[tuple[float, Message]] = []
+        self.deferred = Later()
+        self.trouble: Counter[tuple[int, int]] = Counter()
         self.session: RaySession | None = None
         self._data_version = -1
 
@@ -69,10 +73,13 @@ class Controller:
     def run(self) -> None:
         """Take up the journal, then work until asked to go down."""
         self.journal.hold_reserve()
+        attempts = query.open_attempts(self.journal.conn)
+        self._keep_lanes_of({a.lane for a in attempts})
         self._declare_lanes()
-        for attempt in query.open_attempts(self.journal.conn):
+        for attempt in attempts:
             self.m.take_up(attempt)
         self.session = RaySession.start(self.home)
+        self.catch_signals()  # Ray has put its own handlers in their place
         info = {
             "pid": os.getpid(),
             "boot": boot_id(),
@@ -93,11 +100,7 @@ class Controller:
                 say(f"Ray's {dead} died; starting afresh")
                 os._exit(75)
             if self._journal_changed():
-                try:
-                    self.scheduler.answer_wishes()
-                    self.scheduler.place()
-                except DiskFull:
-                    self._out_of_disk(("wake", "", None))
+                self._handle(("journal", "", None))
             self._bring_back()
             if time.monotonic() > record_at:
                 record_at = time.monotonic() + _RECORD_S
@@ -106,6 +109,10 @@ class Controller:
             if self.m.ending and not (self.m.killing and self.m.open):
                 break
         self._go_down()
+
+    def catch_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda n, _frame: self.end(signal.Signals(n).name))
 
     def end(self, why: str) -> None:
         """Ask the loop to end (from a signal handler)."""
@@ -127,6 +134,13 @@ class Controller:
 
     # Lanes.
 
+    def _keep_lanes_of(self, names: set[str]) -> None:
+        """A lane that has left cluster.yaml with attempts still on it is drained, not forgotten."""
+        for name in sorted(names - self.m.books.keys()):
+            if self.home.lane_root(name).is_dir():
+                book = LaneBook(clusters.LaneConfig(name), LaneState.DRAINING, "no longer in cluster.yaml")
+                self.m.books[name] = book
+
     def _declare_lanes(self) -> None:
         known = {lane.name: lane for lane in query.lanes(self.journal.conn)}
         with self.journal.transaction() as tx:
@@ -134,9 +148,7 @@ class Controller:
                 old = known.get(name)
                 if old is not None and old.state is LaneState.DRAINING:
                     book.state, book.reason = old.state, old.reason
-                elif book.config.transport == "local":
-                    book.state = LaneState.DECLARED
-                else:
+                elif book.config.transport != "local":
                     book.reason = "not admitted yet"
                 if old is None or (book.state is not LaneState.DRAINING and old.state is not LaneState.UP):
                     tx.append(EventKind.LANE, lane=name, data={"state": book.state, "reason": book.reason})
@@ -172,6 +184,8 @@ class Controller:
                 self.m.tell_start(job, attempt)
             if job.state is JobState.CANCELLING:
                 self.m.tell_stop(attempt, Cause.CANCELLED)
+            elif self.m.killing:
+                self.m.tell_stop(attempt, Cause.PREEMPTED)
         self.scheduler.place()
 
     # The journal's news.
@@ -196,10 +210,14 @@ class Controller:
                 self._handle(self.inbox.get_nowait())
 
     def _handle(self, message: Message) -> None:
+        """Do what `message` says, or later what cannot be done now; nothing that one job does stops the rest."""
         try:
             self._dispatch(message)
         except DiskFull:
             self._out_of_disk(message)
+        except Unavailable as error:  # somebody holds the journal for very long
+            say(f"{error}")
+            self.deferred.put(message)
 
     def _dispatch(self, message: Message) -> None:
         what, lane, body = message
@@ -208,19 +226,54 @@ class Controller:
         elif what == "frame":
             self.live.write(body["reports"])
             for report in body["reports"]:
-                self._report(lane, report)
+                self._guarded((int(report["job"]), int(report["attempt"])), self._report, lane, report)
+        elif what == "journal":
+            self.scheduler.answer_wishes()
+            self.scheduler.place()
         elif what == "harvest":
             if body in self.m.open:
                 self._harvest(body)
         elif what == "harvested":
-            self._commit(*body)
+            self._guarded(body[0], self._commit, *body)
         elif what == "no-room":
             self.harvesting.discard(body)  # it is sealed and stays so; its rows wait for room
             self._out_of_disk(("harvest", lane, body))
-        elif what in ("lane-error", "tell-failed"):
+        elif what == "lane-error":
             say(f"lane {lane}: {body}")
-        elif what == "told" and body[0] == "start" and not body[2].get("ok", True):
-            self._start_refused(body[1][0], body[2])
+        elif what == "tell-failed":
+            say(f"lane {lane}: {body[0]} failed: {body[3]}")
+            self.deferred.put(("tell", lane, body[:3]))
+        elif what == "tell":
+            self._tell_again(lane, *body)
+        elif what == "told":
+            self._told(lane, *body)
+
+    def _guarded(self, at: tuple[int, int], function: Callable[..., None], *args: Any) -> None:
+        """Call `function` for one attempt. An error of ours about one attempt must not take the others with it."""
+        try:
+            function(*args)
+        except (DiskFull, Unavailable):
+            raise
+        except Exception as error:
+            say(f"job {at[0]} attempt {at[1]}: a bug of ours\n{traceback.format_exc()}")
+            self.trouble[at] += 1
+            self.harvesting.discard(at)
+            if self.trouble[at] >= _TROUBLES and at in self.m.open:
+                message = f"it could not be recorded: {type(error).__name__}: {str(error)!a}"
+                self._conclude(at, Ended(AttemptState.FAILED, Cause.BAD_SEAL, message))
+
+    def _told(self, lane: str, method: str, args: tuple[Any, ...], named: dict[str, Any], answer: Any) -> None:
+        if method == "start" and not answer.get("ok", True):
+            self._start_refused(args[0], answer)
+        elif method == "signal" and not answer.get("ok", True):
+            # The agent does not know it yet, or could not write the request down: ask again.
+            self.deferred.put(("tell", lane, (method, args, named)))
+
+    def _tell_again(self, lane: str, method: str, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Once more what got lost on the way, as long as it still matters."""
+        at = (int(args[0]["job"]), int(args[0]["attempt"])) if method == "start" else (int(args[0]), int(args[1]))
+        if lane in self.m.handles and (at in self.m.open or method == "reap"):
+            self.m.handles[lane].tell(method, *args, **named)
 
     def _report(self, lane: str, report: dict[str, Any]) -> None:
         at = (int(report["job"]), int(report["attempt"]))
@@ -290,11 +343,11 @@ class Controller:
         self.harvesters.submit(work)
 
     def _commit(self, at: tuple[int, int], end: Ended) -> None:
-        self.harvesting.discard(at)
         if at in self.m.open:
             failpoint("controller.before_commit")
             self._conclude(at, end)
             failpoint("controller.after_commit")
+        self.harvesting.discard(at)  # not before: until it is recorded, no frame may have it collected again
 
     def _conclude(self, at: tuple[int, int], end: Ended) -> None:
         """The one place where an attempt ends: decision and record in one transaction, then the slot is free."""
@@ -325,21 +378,17 @@ class Controller:
     def _out_of_disk(self, message: Message) -> None:
         """Give up the reserve, which is there for what an attempt did, and come back to `message`; nothing is lost."""
         self.m.crowded = True
-        at_once = self.journal.release_reserve()
-        if not at_once:
+        if self.journal.release_reserve():
+            self.deferred.put(message, 0.0)
+        else:
             say(f"the disk of {self.home.path} is full: {message[0]} {message[2]!r:.60} waits for space")
-        self.deferred.append((time.monotonic() + (0.0 if at_once else _RETRY_S), message))
+            self.deferred.put(message)
 
     def _bring_back(self) -> None:
-        now = time.monotonic()
-        due = [message for when, message in self.deferred if when <= now]
-        self.deferred = [(when, message) for when, message in self.deferred if when > now]
-        for message in due:
-            if message[0] == "wake":
-                self._data_version = -1
+        for message in self.deferred.due():
             self._handle(message)
         if self.m.crowded and not self.deferred and not self.m.is_crowded():
-            self.scheduler.place()
+            self._handle(("journal", "", None))
 
 
 def main(argv: list[str]) -> int:
@@ -351,8 +400,7 @@ def main(argv: list[str]) -> int:
             return Exit.REFUSED
         with Journal.open(home, Role.CONTROLLER, create=True) as journal:
             controller = Controller(home, journal)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                signal.signal(number, lambda n, _frame: controller.end(signal.Signals(n).name))
+            controller.catch_signals()
             with (
                 WakeSocket(home, controller.inbox.put),
                 start_and_watch_guardian(home, lambda: controller.m.ending == "asked"),
@@ -360,12 +408,21 @@ def main(argv: list[str]) -> int:
                 controller.run()
     except LabError as error:
         say(f"refused: {error}")
+        if isinstance(error, DiskFull):
+            home.reserve.unlink(missing_ok=True)  # the next start has this much more room
         return error.exit_code
     return 0
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    code = int(Exit.INTERNAL)
+    try:
+        code = main(sys.argv[1:])
+    except BaseException:
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
     # Ray's threads have nothing more to say, and a hung interpreter exit would keep the lock.
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
     os._exit(code)

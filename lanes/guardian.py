@@ -48,6 +48,9 @@ def main(argv: list[str]) -> int:
         if child is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=5)
+        if child is not None and child.returncode in (Exit.REFUSED, Exit.BAD_INPUT):
+            _say(f"the controller refuses to go on (exit {child.returncode}); see above")
+            return child.returncode
         if _asked_down(home) > asked_before:
             os.close(lock)
             # In this order: a submit that still saw our lock has committed by now, so this look finds it.
@@ -140,8 +143,11 @@ def _scalar(home: Home, sql: str) -> int:
 
 
 def _say(message: str) -> None:
-    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} guardian: {message}", flush=True)
+    # The log may be on a full disk: that must not end the one who restarts.
+    with contextlib.suppress(OSError):
+        print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} guardian: {message}", flush=True)
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(main(sys.argv[1:]))

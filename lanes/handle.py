@@ -15,11 +15,10 @@ from typing import Any
 
 from core.cluster import LaneConfig
 from core.home import Home
+from lanes.later import Message
 
 _POLL_S = 2.0
 _CALL_TIMEOUT_S = 60.0
-
-Message = tuple[str, str, Any]
 
 
 class LaneHandle:
@@ -121,10 +120,10 @@ class LaneHandle:
                 return
             method, args, named = item
             try:
-                self._inbox(("told", self.name, (method, args, self._call(method, args, named))))
+                self._inbox(("told", self.name, (method, args, named, self._call(method, args, named))))
             except Exception as error:
                 if self._stopping.is_set():
                     return
-                self._inbox(("tell-failed", self.name, (method, args, f"{type(error).__name__}: {error}")))
+                self._inbox(("tell-failed", self.name, (method, args, named, f"{type(error).__name__}: {error}")))
                 with contextlib.suppress(Exception):
                     self._stopping.wait(0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from datetime import UTC, datetime
 
 from core.cluster import Cluster
@@ -11,6 +13,7 @@ from core.journal.query import Attempt, Job
 from core.states import Cause
 from lanes.freeze import freeze
 from lanes.handle import LaneHandle
+from lanes.later import RETRY_S
 from lanes.ledger import LaneBook
 
 
@@ -26,6 +29,7 @@ class Mirror:
         self.ending: str | None = None  # why we are going down
         self.killing = False  # down --kill: stop all attempts first
         self.crowded = False  # the disk is full: finish what runs, place nothing
+        self._look_again = 0.0
 
     def take_up(self, attempt: Attempt) -> None:
         self.open[(attempt.job, attempt.n)] = attempt
@@ -61,11 +65,15 @@ class Mirror:
 
     def is_crowded(self) -> bool:
         """Still no room for the reserve: nothing new is started."""
-        if self.crowded and self.journal.hold_reserve():
-            self.crowded = False
-            say("there is room on the disk again")
+        if self.crowded and time.monotonic() >= self._look_again:
+            self._look_again = time.monotonic() + RETRY_S
+            if self.journal.hold_reserve():
+                self.crowded = False
+                say("there is room on the disk again")
         return self.crowded
 
 
-def say(message: str) -> None:
-    print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} controller: {message}", flush=True)
+def say(message: str, who: str = "controller") -> None:
+    """A line in the controller's log. The log may be on the very disk that is full: that stops nothing."""
+    with contextlib.suppress(OSError):
+        print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {who}: {message}", flush=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import Unavailable
-from core.fsio import read_json, write_json
+from core.fsio import read_json, write_atomic, write_json
 from core.home import Home
 
 MARKER = "RAY_LAB_HOME"
@@ -56,10 +56,8 @@ class RaySession:
         shutil.rmtree(temp, ignore_errors=True)
         temp.mkdir(mode=0o700)
         token = home.path / "ray.token"
-        if not token.exists():
-            fd = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            os.write(fd, secrets.token_hex(32).encode())
-            os.close(fd)
+        if not token.exists() or token.stat().st_size < 32:
+            write_atomic(token, secrets.token_hex(32), mode=0o600)
         os.environ.update(
             {
                 MARKER: home.hash,
@@ -164,12 +162,19 @@ def _recorded_processes(home: Home) -> list[int]:
 
 
 def _below(root: int) -> list[int]:
-    """All living descendants of `root`."""
+    """All living descendants of `root` that are Ray's.
+
+    A guardian that we started is below us too, and so is, for an instant, an attempt's supervisor: neither may ever
+    be taken for a leftover of Ray's.
+    """
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir() if Path("/proc").is_dir() else ():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                argv = (entry / "cmdline").read_bytes()
+                if b"lanes.guardian" in argv or b"lanes.agent" in argv:
+                    continue
                 children.setdefault(int(fields[1]), []).append(int(entry.name))
     out, todo = [], [root]
     while todo:

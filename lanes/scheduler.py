@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from collections.abc import Iterator
 
 from core.failpoint import failpoint
 from core.journal import Event, query
@@ -13,7 +13,10 @@ from core.states import Cause, EventKind, JobState, LaneState
 from lanes import decide
 from lanes.ledger import grant_of
 from lanes.mirror import Mirror
-from lanes.placement import Wanted, place
+from lanes.placement import LaneView, Wanted, can_ever, place
+
+_PAGE = 256
+_PAGES = 40  # ten thousand jobs: what one look at the queue may cost
 
 
 class Scheduler:
@@ -21,6 +24,7 @@ class Scheduler:
 
     def __init__(self, mirror: Mirror) -> None:
         self.m = mirror
+        self._specs: dict[str, Needs] = {}
 
     def answer_wishes(self) -> None:
         conn = self.m.journal.conn
@@ -86,29 +90,21 @@ class Scheduler:
         views = [book.view() for book in self.m.books.values()]
         if not any(v.open for v in views):
             return False
-        candidates = query.queue(conn)
-        if not candidates:
-            return False
-        specs: dict[str, dict[str, Any]] = {}
+        events: list[Event] = []
         wanted: list[Wanted] = []
         by_id: dict[int, Job] = {}
-        events: list[Event] = []
-        for job in candidates:
-            failed = [
-                u for cond, u in query.dependencies(conn, job.id) if cond == "ok" and u.state is not JobState.SUCCEEDED
-            ]
+        self._specs = {}
+        for job in self._candidates(views):
+            failed = [u for cond, u in query.dependencies(conn, job.id) if cond == "ok" and not _went_well(u)]
             if failed:
                 events.append(decide.skipped(job, failed[0]))
-                continue
-            if job.spec not in specs:
-                specs[job.spec] = query.spec_of(conn, job.spec)
-            wanted.append(Wanted(job.id, Needs.model_validate(specs[job.spec]["needs"])))
-            by_id[job.id] = job
+            else:
+                wanted.append(Wanted(job.id, self._needs(job)))
+                by_id[job.id] = job
         needs = {w.job: w.needs for w in wanted}
         for p in place(wanted, views):
-            job = by_id[p.job]
             data = {"nonce": secrets.token_hex(8), "grant": grant_of(needs[p.job], p.gpus)}
-            events.append(Event(EventKind.PLACED, job.id, job.attempts + 1, p.lane, data))
+            events.append(Event(EventKind.PLACED, p.job, self._next_attempt(by_id[p.job]), p.lane, data))
         if not events:
             return False
         failpoint("controller.before_placed")
@@ -122,3 +118,33 @@ class Scheduler:
                 self.m.take_up(attempt)
                 self.m.tell_start(query.job(conn, event.job), attempt)
         return True
+
+    def _candidates(self, views: list[LaneView]) -> Iterator[Job]:
+        """The queue in order, as far as it is worth looking: what no open lane could take hides nothing behind it."""
+        open_lanes = [v for v in views if v.open]
+        pages = _PAGES if any(v.free.cores > 0 for v in open_lanes) else 1
+        after: tuple[int, int] | None = None
+        for _ in range(pages):
+            page = query.queue(self.m.journal.conn, _PAGE, after=after)
+            yield from page
+            able = sum(any(can_ever(self._needs(job), v) is None for v in open_lanes) for job in page)
+            if len(page) < _PAGE or able >= _PAGE // 2:
+                return
+            after = (page[-1].priority, page[-1].id)
+
+    def _needs(self, job: Job) -> Needs:
+        if job.spec not in self._specs:
+            spec = query.spec_of(self.m.journal.conn, job.spec)
+            self._specs[job.spec] = Needs.model_validate(spec["needs"])
+        return self._specs[job.spec]
+
+    def _next_attempt(self, job: Job) -> int:
+        """One past every attempt that has left a trace: a run directory may outlive the row that it belonged to."""
+        n = job.attempts + 1
+        while self.m.home.run_dir(job.id, n).path.exists():
+            n += 1
+        return n
+
+
+def _went_well(job: Job) -> bool:
+    return job.state is JobState.SUCCEEDED

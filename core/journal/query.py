@@ -144,13 +144,19 @@ def jobs(
     ]
 
 
-def queue(conn: sqlite3.Connection, limit: int = 256) -> list[Job]:
-    """Jobs that could be placed now, in the order in which they should be: priority, then age."""
+def queue(conn: sqlite3.Connection, limit: int = 256, *, after: tuple[int, int] | None = None) -> list[Job]:
+    """Jobs that could be placed now, in the order in which they should be: priority, then age.
+
+    Args:
+        after: (priority, id) of the last job of the page before.
+    """
+    priority, last = after or (1 << 62, 0)
     rows = conn.execute(
         """SELECT * FROM job WHERE state = 'queued' AND wish IS NULL AND NOT EXISTS (
                SELECT 1 FROM dep d JOIN job u ON u.id = d.needs WHERE d.job = job.id AND u.ended IS NULL)
+           AND (priority < ? OR (priority = ? AND id > ?))
            ORDER BY priority DESC, id LIMIT ?""",
-        (limit,),
+        (priority, priority, last, limit),
     )
     return [_job(r) for r in rows]
 

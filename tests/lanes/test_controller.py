@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -337,6 +338,76 @@ def test_an_unknown_attempt_on_the_lane_is_revoked(lab_home: Home) -> None:
     wait_for(lambda: not list((lab_home.lane_root("local") / "active").iterdir()), "the lane to forget it")
     assert not lab_home.run_dir(it, 1).manifest.exists()
     assert len(ends(lab_home, it)) == 1
+
+
+# One odd job must not take the others with it.
+
+
+def test_an_undecodable_name_is_recorded_and_stops_nothing(shared_home: Home, tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.txt"
+    Path(os.fsdecode(odd)).write_text("read me")
+    code = f"print(open({odd!r}).read()); open(b'kept-\\xe9', 'w').write('x')"
+    it = send(shared_home, [*PY, code])
+    end = wait_state(shared_home, it, JobState.SUCCEEDED)
+    assert end.undeclared
+    assert wait_state(shared_home, send(shared_home, ["/bin/echo", "next"]), JobState.SUCCEEDED)
+
+
+def test_a_job_behind_many_that_nobody_can_take_is_placed(lab_home: Home) -> None:
+    """Three hundred jobs wait for a lane that is not admitted; the one behind them runs."""
+    lab_home.path.mkdir(parents=True)
+    (lab_home.path / "cluster.yaml").write_text("lanes:\n  local:\n  far:\n    transport: ssh\n    host: far\n")
+    home = Home.find(lab_home.path)
+    requests = [
+        Request("command", {"argv": ["/bin/echo", str(i)]}, needs={"lane": "far"}, code="none") for i in range(300)
+    ]
+    submit(home, requests, cwd=home.path.parent)
+    behind = submit(home, [Request("command", {"argv": ["/bin/true"]}, code="none")], cwd=home.path.parent)[0].id
+    ensure_controller(home)
+    wait_state(home, behind, JobState.SUCCEEDED)
+    assert job(home, 1).state is JobState.QUEUED
+
+
+def test_a_run_directory_that_outlived_its_row_is_not_taken_for_a_new_attempt(shared_home: Home) -> None:
+    it = send(shared_home, ["/bin/echo", "recovered"], held=True)
+    old = shared_home.run_dir(it, 1)
+    old.create()
+    old.spec.write_text(json.dumps({"job": it, "attempt": 1, "nonce": "of a life before"}))
+    ask(shared_home, EventKind.RELEASE_ASKED, it)
+    assert wait_state(shared_home, it, JobState.SUCCEEDED).attempts == 2
+    assert json.loads(old.spec.read_text())["nonce"] == "of a life before"
+
+
+def test_a_lane_that_left_the_cluster_is_drained_not_forgotten(lab_home: Home) -> None:
+    lab_home.path.mkdir(parents=True)
+    cluster = lab_home.path / "cluster.yaml"
+    cluster.write_text("lanes:\n  old:\n")
+    home = Home.find(lab_home.path)
+    go = lab_home.path.parent / "go"
+    code = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.02)"
+    it = send(home, [*PY, code, str(go)])
+    wait_state(home, it, JobState.RUNNING)
+    wait_for(lambda: pids(home, "lanes.child"), "the attempt")
+    lab(home, "down")
+    cluster.write_text("lanes:\n  new:\n")
+    lab(home, "up")
+    go.touch()
+    assert wait_state(home, it, JobState.SUCCEEDED).attempts == 1
+    after = send(home, ["/bin/echo", "on the new one"])
+    assert wait_state(home, after, JobState.SUCCEEDED).lane == "new"
+
+
+def test_sigterm_is_a_graceful_end(lab_home: Home) -> None:
+    lab(lab_home, "up")
+    kill(pids(lab_home, "lanes.controller")[0], signal.SIGTERM)
+
+    def said() -> bool:
+        with Journal.open(lab_home) as journal:
+            return any(
+                e.kind == EventKind.CONTROLLER_DOWN and e.data["why"] == "SIGTERM" for e in query.events(journal.conn)
+            )
+
+    wait_for(said, f"the controller to say goodbye\n{tail(lab_home)}")
 
 
 # A full disk.
