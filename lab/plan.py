@@ -68,7 +68,7 @@ def expected_seconds(conn: sqlite3.Connection, kind: str, lane: str | None = Non
     rows = conn.execute(
         f"""SELECT a.seconds FROM attempt a JOIN job j ON j.id = a.job
             WHERE j.kind = ? AND a.state = 'succeeded' AND a.seconds IS NOT NULL {where}
-            ORDER BY a.job DESC LIMIT 50""",
+            ORDER BY a.id DESC LIMIT 50""",
         args,
     ).fetchall()
     seconds = sorted(float(r[0]) for r in rows)

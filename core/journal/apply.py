@@ -2,8 +2,8 @@
 
 Each event kind is a handful of SQL statements over a *set* of event rows. The live path calls them with one event,
 replay with a hundred thousand: there is no second implementation that could differ. Events about different jobs
-commute, so a replay sorts them into rounds (the n-th event of each subject is in round n) and applies each round's
-events of one kind at once.
+commute, so they are sorted into rounds (the n-th event of each subject is in round n) and each round's events of one
+kind are applied at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ APPLY: dict[str, tuple[str, ...]] = {
         SELECT e.job, e.seq, {_get("kind", "key", "priority", "idem")},
                CASE WHEN e.data ->> '$.held' THEN 'held' ELSE 'queued' END FROM {_E}""",
         f"""INSERT OR IGNORE INTO dep(job, needs, cond) SELECT e.job, a.value ->> '$[1]', a.value ->> '$[0]'
-        FROM {_E}, json_each(e.data, '$.after') a""",
+        FROM {_E}, json_each(e.data, '$.after') a WHERE instr(e.data, '"after":[]') = 0""",
     ),
     # A wish to cancel is never replaced by a lesser one, and a finished job has no wishes.
     K.CANCEL_ASKED: (
@@ -68,78 +68,93 @@ APPLY: dict[str, tuple[str, ...]] = {
     K.HELD: (f"UPDATE job_state AS job SET state = 'held', wish = NULL FROM {_E} WHERE job.id = e.job",),
     K.RELEASED: (f"UPDATE job_state AS job SET state = 'queued', wish = NULL FROM {_E} WHERE job.id = e.job",),
     K.PLACED: (
-        f"""INSERT INTO attempt(job, n, lane, state, nonce, grant_, placed)
-        SELECT e.job, e.attempt, e.lane, 'placed', {_get("nonce", "grant")}, e.at FROM {_E}""",
-        f"""UPDATE job_state AS job SET state = 'running', attempts = e.attempt, lane = e.lane, reason = NULL, cause = NULL,
+        f"""INSERT INTO attempt_state(id, lane, state, placed)
+        SELECT e.job * 4096 + e.attempt, e.lane, 'placed', e.seq FROM {_E}""",
+        f"""UPDATE job_state AS job SET state = 'running', attempts = e.attempt, lane = e.lane, news = NULL,
         started = coalesce(job.started, e.at) FROM {_E} WHERE job.id = e.job""",
     ),
     K.STARTED: (
-        f"""UPDATE attempt SET state = 'running', started = e.at, pid = e.data ->> '$.pid', boot = e.data ->> '$.boot'
-        FROM {_E} WHERE attempt.job = e.job AND attempt.n = e.attempt""",
+        f"""UPDATE attempt_state AS a SET state = 'running', started = e.seq
+        FROM {_E} WHERE a.id = e.job * 4096 + e.attempt""",
     ),
     K.CANCELLING: (
-        f"""UPDATE job_state AS job SET state = 'cancelling', wish = NULL, reason = e.data ->> '$.reason'
+        f"""UPDATE job_state AS job SET state = 'cancelling', wish = NULL, news = e.seq
         FROM {_E} WHERE job.id = e.job""",
     ),
     K.ATTEMPT_ENDED: (
-        f"""UPDATE attempt SET state = e.data ->> '$.state', cause = e.data ->> '$.cause',
-        message = e.data ->> '$.message', exit_code = e.data ->> '$.exit_code', seconds = e.data ->> '$.seconds',
-        cpu_s = e.data ->> '$.cpu_s', max_rss_mb = e.data ->> '$.max_rss_mb',
-        manifest = e.data ->> '$.manifest', undeclared = coalesce(e.data ->> '$.undeclared', '[]'), ended = e.at
-        FROM {_E} WHERE attempt.job = e.job AND attempt.n = e.attempt""",
+        f"""UPDATE attempt_state AS a SET state = e.data ->> '$.state', ended = e.seq
+        FROM {_E} WHERE a.id = e.job * 4096 + e.attempt""",
         f"""INSERT INTO part(job, attempt, tbl, path, rows, bytes, sha256)
         SELECT e.job, e.attempt, p.value ->> '$.table', p.value ->> '$.path', p.value ->> '$.rows',
-               p.value ->> '$.bytes', p.value ->> '$.sha256' FROM {_E}, json_each(e.data, '$.parts') p""",
+               p.value ->> '$.bytes', p.value ->> '$.sha256'
+        FROM {_E}, json_each(e.data, '$.parts') p WHERE instr(e.data, '"parts":[]') = 0""",
     ),
     K.REQUEUED: (
-        f"""UPDATE job_state AS job SET state = 'queued', lane = NULL, cause = e.data ->> '$.cause', reason = e.data ->> '$.reason'
-        FROM {_E} WHERE job.id = e.job""",
+        f"UPDATE job_state AS job SET state = 'queued', lane = NULL, news = e.seq FROM {_E} WHERE job.id = e.job",
     ),
     K.JOB_ENDED: (
-        f"""UPDATE job_state AS job SET state = e.data ->> '$.state', cause = e.data ->> '$.cause', reason = e.data ->> '$.reason',
-        undeclared = coalesce(e.data ->> '$.undeclared', 0), ended = e.at, wish = NULL
+        f"""UPDATE job_state AS job SET state = e.data ->> '$.state', news = e.seq, ended = e.at, wish = NULL
         FROM {_E} WHERE job.id = e.job""",
     ),
 }
 
-# Events that speak of everything: no other event may be moved across them.
-_GLOBAL = frozenset({K.CONTROLLER_UP, K.CONTROLLER_DOWN, K.DOWN_ASKED})
+# The life of most jobs, in this order and nothing else.
+_PLAIN = (K.SUBMITTED, K.PLACED, K.STARTED, K.ATTEMPT_ENDED, K.JOB_ENDED)
+_KINDS = ", ".join(f"'{kind}'" for kind in _PLAIN)
+_ODD = f"job IS NOT NULL AND (attempt > 1 OR kind NOT IN ({_KINDS}))"  # as the index event_odd says it
 
 
 def apply(conn: sqlite3.Connection, events: Iterable[tuple[int, str, object]]) -> None:
     """Bring the state tables up to date with `events`, which are already rows of the event table.
 
     Args:
-        events: (seq, kind, subject) in the order of seq; the subject is the job id, the lane's name or None.
+        events: (seq, kind, subject) in the order of seq; the subject is the job id, the lane's name, or None for what
+            speaks of everything.
     """
     rounds: dict[int, dict[str, list[int]]] = {}
     turn: dict[object, int] = {}
     for seq, kind, subject in events:
-        if kind in _GLOBAL:
-            _run(conn, rounds)
-            rounds, turn = {0: {kind: [seq]}}, {}
-            _run(conn, rounds)
-            rounds = {}
-            continue
         n = turn.get(subject, 0)
         turn[subject] = n + 1
         rounds.setdefault(n, {}).setdefault(kind, []).append(seq)
-    _run(conn, rounds)
+    for n in sorted(rounds):
+        for kind, seqs in rounds[n].items():
+            _run(conn, kind, json.dumps(seqs))
 
 
 def replay(conn: sqlite3.Connection) -> int:
-    """Apply every event to empty state tables. Returns the number of events."""
+    """Apply every event to empty state tables. Returns the number of events.
+
+    Jobs that lived the plain life are taken kind by kind, all at once: SQLite alone sorts them. All others (retried,
+    held, cancelled, ...) and what speaks of lanes or of everything goes through `apply` in the order in which it was.
+    """
     conn.execute("PRAGMA cache_size = -131072")  # everything is touched: keep the pages
     cursor = conn.cursor()
     cursor.row_factory = None
-    rows = cursor.execute("SELECT seq, kind, ifnull(job, ifnull(lane, -1)) FROM event ORDER BY seq").fetchall()
-    apply(conn, rows)
-    return len(rows)
+    of_states = "type = 'index' AND sql != '' AND tbl_name IN ('job_state', 'attempt_state')"
+    indexes = cursor.execute(f"SELECT name, sql FROM sqlite_master WHERE {of_states}").fetchall()
+    for name, _sql in indexes:  # made once at the end, not kept up with every step
+        cursor.execute(f"DROP INDEX {name}")
+    odd = "SELECT job FROM event INDEXED BY event_odd WHERE " + _ODD
+    at_once = {
+        kind: cursor.execute(
+            f"SELECT json_group_array(seq) FROM event WHERE kind = '{kind}' AND job NOT IN ({odd})"
+        ).fetchone()[0]
+        for kind in _PLAIN
+    }
+    # A spec is about nothing but itself: each gets a subject of its own.
+    rest = cursor.execute(
+        f"""SELECT seq, kind, CASE kind WHEN 'spec' THEN -seq ELSE ifnull(job, ifnull(lane, 0)) END FROM event
+            WHERE job IS NULL OR job IN ({odd}) ORDER BY seq"""
+    ).fetchall()
+    for kind in _PLAIN:
+        _run(conn, kind, at_once[kind])
+    apply(conn, rest)
+    for _name, sql in indexes:
+        cursor.execute(sql)
+    return int(cursor.execute("SELECT count(*) FROM event").fetchone()[0])
 
 
-def _run(conn: sqlite3.Connection, rounds: dict[int, dict[str, list[int]]]) -> None:
-    for n in sorted(rounds):
-        for kind, seqs in rounds[n].items():
-            bound = {"seqs": json.dumps(seqs)}
-            for statement in APPLY[kind]:
-                conn.execute(statement, bound)
+def _run(conn: sqlite3.Connection, kind: str, seqs: str) -> None:
+    for statement in APPLY[kind]:
+        conn.execute(statement, {"seqs": seqs})

@@ -185,12 +185,15 @@ def spec_of(conn: sqlite3.Connection, digest: str) -> dict[str, Any]:
 
 
 def attempts(conn: sqlite3.Connection, job_id: int) -> list[Attempt]:
-    return [_attempt(r) for r in conn.execute("SELECT * FROM attempt WHERE job = ? ORDER BY n", (job_id,))]
+    return [_attempt(r) for r in conn.execute(_ATTEMPTS, (job_id, job_id))]
+
+
+_ATTEMPTS = "SELECT * FROM attempt WHERE id BETWEEN ? * 4096 AND ? * 4096 + 4095 ORDER BY id"
 
 
 def open_attempts(conn: sqlite3.Connection) -> list[Attempt]:
     """Attempts that hold slots: placed or running, on any lane."""
-    return [_attempt(r) for r in conn.execute("SELECT * FROM attempt WHERE ended IS NULL ORDER BY job, n")]
+    return [_attempt(r) for r in conn.execute("SELECT * FROM attempt WHERE ended_seq IS NULL ORDER BY id")]
 
 
 def lanes(conn: sqlite3.Connection) -> list[Lane]:

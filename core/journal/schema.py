@@ -17,73 +17,76 @@ CREATE TABLE event(
     lane    TEXT,
     data    TEXT NOT NULL DEFAULT '{}'
 );
--- The promise, as constraints: an attempt is placed once and ends once, a job ends once.
-CREATE UNIQUE INDEX event_placed ON event(job, attempt) WHERE kind = 'placed';
-CREATE UNIQUE INDEX event_attempt_ended ON event(job, attempt) WHERE kind = 'attempt-ended';
-CREATE UNIQUE INDEX event_job_ended ON event(job) WHERE kind = 'job-ended';
-CREATE INDEX event_job ON event(job) WHERE job IS NOT NULL;
+"""
+
+EVENT_INDEXES = """
+CREATE INDEX IF NOT EXISTS event_job ON event(job) WHERE job IS NOT NULL;
+-- The promise, as constraints: a job is submitted once and ends once, an attempt is placed, starts and ends once.
+CREATE UNIQUE INDEX IF NOT EXISTS event_submitted ON event(job) WHERE kind = 'submitted';
+CREATE UNIQUE INDEX IF NOT EXISTS event_placed ON event(job, attempt) WHERE kind = 'placed';
+CREATE UNIQUE INDEX IF NOT EXISTS event_started ON event(job, attempt) WHERE kind = 'started';
+CREATE UNIQUE INDEX IF NOT EXISTS event_attempt_ended ON event(job, attempt) WHERE kind = 'attempt-ended';
+CREATE UNIQUE INDEX IF NOT EXISTS event_job_ended ON event(job) WHERE kind = 'job-ended';
+-- Jobs whose life was not the plain one (see apply.replay).
+CREATE INDEX IF NOT EXISTS event_odd ON event(job) WHERE job IS NOT NULL AND (attempt > 1
+    OR kind NOT IN ('submitted', 'placed', 'started', 'attempt-ended', 'job-ended'));
 """
 
 STATE_TABLES = """
 CREATE TABLE spec(digest TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
--- What changes in a job's life, and what is looked up. All else stays where the submit wrote it (see the view): each
--- change then rewrites a short row, and finished jobs, nearly all of them, are in no index of states.
+-- State rows are short: what changes, what is looked up, and the sequence numbers of the events that said the rest.
+-- The views `job` and `attempt` put both together; a left join is left out by SQLite where nothing of it is asked for.
 CREATE TABLE job_state(
-    id         INTEGER PRIMARY KEY,
-    submit     INTEGER NOT NULL,    -- seq of its submit
-    kind       TEXT NOT NULL,
-    key        TEXT NOT NULL,
-    state      TEXT NOT NULL,
-    cause      TEXT,
-    reason     TEXT,
-    priority   INTEGER NOT NULL,
-    attempts   INTEGER NOT NULL DEFAULT 0,
-    lane       TEXT,
-    wish       TEXT,                -- cancel, hold or release: asked for, not yet answered
-    idem       TEXT,
-    started    REAL,
-    ended      REAL,
-    undeclared INTEGER NOT NULL DEFAULT 0
+    id       INTEGER PRIMARY KEY,
+    submit   INTEGER NOT NULL,      -- seq of its submit
+    kind     TEXT NOT NULL,
+    key      TEXT NOT NULL,
+    state    TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    news     INTEGER,               -- seq of the event that gave cause and reason
+    lane     TEXT,
+    wish     TEXT,                  -- cancel, hold or release: asked for, not yet answered
+    idem     TEXT,
+    started  REAL,
+    ended    REAL
 );
-CREATE INDEX job_live ON job_state(state) WHERE ended IS NULL;
+CREATE INDEX job_live ON job_state(id) WHERE ended IS NULL;
 CREATE INDEX job_queue ON job_state(priority DESC, id) WHERE state = 'queued';
 CREATE INDEX job_key ON job_state(key);
 CREATE INDEX job_wish ON job_state(id) WHERE wish IS NOT NULL;
 CREATE UNIQUE INDEX job_idem ON job_state(idem) WHERE idem IS NOT NULL;
--- A left join: SQLite leaves it out where nothing of the submit is asked for.
 CREATE VIEW job AS
-    SELECT s.id, s.kind, s.key, s.state, s.cause, s.reason, s.priority, s.attempts, s.lane, s.wish, s.idem,
-           s.started, s.ended, s.undeclared, e.at AS submitted,
-           e.data ->> '$.spec' AS spec, e.data ->> '$.name' AS name, e.data ->> '$.params' AS params,
+    SELECT s.id, s.kind, s.key, s.state, s.priority, s.attempts, s.lane, s.wish, s.idem, s.started, s.ended,
+           w.data ->> '$.cause' AS cause, w.data ->> '$.reason' AS reason,
+           coalesce(w.data ->> '$.undeclared', 0) AS undeclared,
+           e.at AS submitted, e.data ->> '$.spec' AS spec, e.data ->> '$.name' AS name, e.data ->> '$.params' AS params,
            e.data ->> '$.tags' AS tags, e.data ->> '$.note' AS note, e.data ->> '$.rerun_of' AS rerun_of
-    FROM job_state s LEFT JOIN event e ON e.seq = s.submit;
+    FROM job_state s LEFT JOIN event e ON e.seq = s.submit LEFT JOIN event w ON w.seq = s.news;
 CREATE TABLE dep(
     job INTEGER NOT NULL, needs INTEGER NOT NULL, cond TEXT NOT NULL, PRIMARY KEY(job, needs)
 ) WITHOUT ROWID;
 CREATE INDEX dep_needs ON dep(needs);
-CREATE TABLE attempt(
-    job        INTEGER NOT NULL,
-    n          INTEGER NOT NULL,
-    lane       TEXT NOT NULL,
-    state      TEXT NOT NULL,
-    nonce      TEXT NOT NULL,
-    grant_     TEXT NOT NULL,
-    cause      TEXT,
-    message    TEXT,
-    exit_code  INTEGER,
-    pid        INTEGER,
-    boot       TEXT,
-    seconds    REAL,
-    cpu_s      REAL,
-    max_rss_mb REAL,
-    placed     REAL NOT NULL,
-    started    REAL,
-    ended      REAL,
-    undeclared TEXT NOT NULL DEFAULT '[]',
-    manifest   TEXT,                -- sha256 of manifest.json as committed
-    PRIMARY KEY(job, n)
-) WITHOUT ROWID;
-CREATE INDEX attempt_open ON attempt(lane) WHERE ended IS NULL;
+CREATE TABLE attempt_state(
+    id      INTEGER PRIMARY KEY,    -- job * 4096 + n
+    lane    TEXT NOT NULL,
+    state   TEXT NOT NULL,
+    placed  INTEGER NOT NULL,       -- seq of each step of its life
+    started INTEGER,
+    ended   INTEGER,
+    CHECK(id % 4096 > 0)
+);
+CREATE INDEX attempt_open ON attempt_state(id) WHERE ended IS NULL;
+CREATE VIEW attempt AS
+    SELECT s.id, s.id / 4096 AS job, s.id % 4096 AS n, s.lane, s.state, s.ended AS ended_seq,
+           p.at AS placed, p.data ->> '$.nonce' AS nonce, p.data ->> '$.grant' AS grant_,
+           b.at AS started, b.data ->> '$.pid' AS pid, b.data ->> '$.boot' AS boot,
+           e.at AS ended, e.data ->> '$.cause' AS cause, e.data ->> '$.message' AS message,
+           e.data ->> '$.exit_code' AS exit_code, e.data ->> '$.seconds' AS seconds, e.data ->> '$.cpu_s' AS cpu_s,
+           e.data ->> '$.max_rss_mb' AS max_rss_mb, e.data ->> '$.manifest' AS manifest,
+           coalesce(e.data ->> '$.undeclared', '[]') AS undeclared
+    FROM attempt_state s LEFT JOIN event p ON p.seq = s.placed LEFT JOIN event b ON b.seq = s.started
+         LEFT JOIN event e ON e.seq = s.ended;
 CREATE TABLE part(
     job     INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
@@ -109,14 +112,14 @@ CREATE TABLE controller(
 CREATE TABLE down_wish(id INTEGER PRIMARY KEY CHECK(id = 1), data TEXT NOT NULL);
 """
 
-STATE_TABLE_NAMES = ("spec", "job_state", "dep", "attempt", "part", "lane", "controller", "down_wish")
+STATE_TABLE_NAMES = ("spec", "job_state", "dep", "attempt_state", "part", "lane", "controller", "down_wish")
 
 META_TABLE = "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
 
 
 def create(conn: sqlite3.Connection, generation: str) -> None:
     """Make an empty journal inside the caller's transaction."""
-    for script in (META_TABLE, EVENT_TABLE, STATE_TABLES):
+    for script in (META_TABLE, EVENT_TABLE, EVENT_INDEXES, STATE_TABLES):
         for statement in _statements(script):
             conn.execute(statement)
     conn.execute("INSERT INTO meta VALUES('generation', ?)", (generation,))
@@ -126,7 +129,7 @@ def create(conn: sqlite3.Connection, generation: str) -> None:
 def drop_state(conn: sqlite3.Connection) -> None:
     """Forget everything that follows from the events."""
     old = {r[0]: r[1] for r in conn.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')")}
-    for name in ("job", *STATE_TABLE_NAMES):  # `job` was a table once
+    for name in ("job", "attempt", *STATE_TABLE_NAMES):  # these two were tables once
         if name in old:
             conn.execute(f"DROP {old[name]} {name}")
 
@@ -141,11 +144,14 @@ def migrate(conn: sqlite3.Connection, version: int) -> None:
 
     Events are the truth, so a migration rewrites events only where their meaning changed; the state tables are
     rebuilt by replay. Version 2 added what an attempt used (cpu_s, max_rss_mb); older events simply do
-    not have it. Version 3 made `job` a view over a short row and the submit's event.
+    not have it. Version 3 made `job` and `attempt` views over short rows and
+    the events that they come from.
     """
     from core.journal.apply import replay
 
     assert 1 <= version < VERSION
+    for statement in _statements(EVENT_INDEXES):
+        conn.execute(statement)
     drop_state(conn)
     create_state(conn)
     replay(conn)
