@@ -63,10 +63,10 @@ def write_json(path: PathLike, value: Any, *, sync: bool = True) -> None:
 
 
 def read_json(path: PathLike, default: Any = None) -> Any:
-    """The JSON at `path`; `default` where there is none or where it does not parse."""
+    """The JSON at `path`; `default` where there is none, where it may not be read, or where it does not parse."""
     try:
         return json.loads(Path(path).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, ValueError, RecursionError):
         return default
 
 

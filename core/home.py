@@ -106,6 +106,16 @@ class Home:
         return self.path / "guardian.lock"
 
     @property
+    def journal_lock(self) -> Path:
+        """Shared by each write transaction, exclusive while the journal is replaced by recovery."""
+        return self.path / "journal.lock"
+
+    @property
+    def create_lock(self) -> Path:
+        """Held while the first journal is made."""
+        return self.path / "create.lock"
+
+    @property
     def controller_log(self) -> Path:
         return self.path / "controller.log"
 
@@ -133,8 +143,19 @@ class Home:
         """Make the folders. Raises Refused on a filesystem whose locks cannot be trusted."""
         refuse_unsafe_filesystem(self.path)
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._keep_to_ourselves()
         for folder in (self.attempts, self.code, self.tables, self.backups, self.lanes):
             folder.mkdir(exist_ok=True)
+
+    def _keep_to_ourselves(self) -> None:
+        """Close a folder that was there before to others: the journal holds the values of declared variables.
+
+        Not one with the sticky bit: that is a place for everybody (/tmp), and the journal itself is 0600.
+        """
+        info = self.path.stat()
+        mode = stat.S_IMODE(info.st_mode)
+        if info.st_uid == os.getuid() and mode & 0o077 and not mode & stat.S_ISVTX:
+            self.path.chmod(0o700)
 
     def create_runtime(self) -> Path:
         """Make the runtime folder 0700 and ours. Raises Refused when somebody else owns that name."""

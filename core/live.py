@@ -8,23 +8,35 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from core.home import Home
 
+_VERSION = 2  # PRAGMA user_version: a file of any other is thrown away
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS beat(
     job INTEGER, attempt INTEGER, phase TEXT, beat INTEGER, changed REAL, data TEXT,
     PRIMARY KEY(job, attempt)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lane(name TEXT PRIMARY KEY, seen REAL, data TEXT) WITHOUT ROWID;
+-- A step row is known by the byte at which it begins in metrics.jsonl: told twice, it is still there once.
 CREATE TABLE IF NOT EXISTS metric(
-    job INTEGER, attempt INTEGER, n INTEGER, data TEXT, PRIMARY KEY(job, attempt, n)) WITHOUT ROWID;
+    job INTEGER, attempt INTEGER, pos INTEGER, data TEXT, PRIMARY KEY(job, attempt, pos)) WITHOUT ROWID;
+-- How much is kept of each attempt (at most; the same row may count twice), and when it ended.
+CREATE TABLE IF NOT EXISTS kept(
+    job INTEGER, attempt INTEGER, rows INTEGER, bytes INTEGER, ended REAL, PRIMARY KEY(job, attempt)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS boot(id INTEGER PRIMARY KEY CHECK(id = 1), boot TEXT);
 """
+
+# Of one attempt; beyond, rows are thinned evenly along the file. The run directory has them all.
+MAX_ROWS = 20_000
+MAX_BYTES = 8 << 20
+MAX_ATTEMPTS = 200  # beyond, the rows of those go that ended first
 
 
 @dataclass(frozen=True)
@@ -58,97 +70,159 @@ class LiveWriter:
         self._home = home
         self._conn: sqlite3.Connection | None = None
         self._beats: dict[tuple[int, int], tuple[int, float]] = {}
-        self._metrics: dict[tuple[int, int], int] = {}
         self._open()
 
     def _open(self) -> None:
         for attempt in (1, 2):
+            conn: sqlite3.Connection | None = None
             try:
                 conn = sqlite3.connect(self._home.live, timeout=1, isolation_level=None, check_same_thread=False)
                 conn.execute("PRAGMA journal_mode = WAL")
                 conn.execute("PRAGMA synchronous = OFF")
+                version = conn.execute("PRAGMA user_version").fetchone()[0]
+                if version != _VERSION and conn.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    raise sqlite3.DatabaseError(f"version {version}")
                 conn.executescript(_SCHEMA)
+                conn.execute(f"PRAGMA user_version = {_VERSION}")
                 conn.execute("INSERT OR REPLACE INTO boot VALUES(1, ?)", (boot_id(),))
                 self._conn = conn
                 return
             except sqlite3.Error:
-                self._conn = None
+                if conn is not None:
+                    conn.close()
                 if attempt == 1:
                     for suffix in ("", "-wal", "-shm"):
                         with contextlib.suppress(OSError):
                             self._home.live.with_name(self._home.live.name + suffix).unlink()
 
-    def write(self, reports: Iterable[dict[str, Any]]) -> None:
-        if self._conn is None:
+    def _do(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """All of `work` or, when SQLite refuses, nothing of it."""
+        conn = self._conn
+        if conn is None:
             return
-        now = time.monotonic()
-        with contextlib.suppress(sqlite3.Error):
-            self._conn.execute("BEGIN")
-            try:
-                for r in reports:
-                    self._report(r, now)
-            finally:
-                self._conn.execute("COMMIT")
+        try:
+            conn.execute("BEGIN")
+            work(conn)
+            conn.execute("COMMIT")
+        except sqlite3.Error:
+            pass
+        finally:
+            with contextlib.suppress(sqlite3.Error):
+                if conn.in_transaction:
+                    conn.execute("ROLLBACK")
 
-    def _report(self, r: dict[str, Any], now: float) -> None:
-        assert self._conn is not None
+    def write(self, reports: Iterable[dict[str, Any]]) -> None:
+        """Keep what the lanes say. A report that makes no sense is passed over."""
+        now = time.monotonic()
+
+        def work(conn: sqlite3.Connection) -> None:
+            for r in reports:
+                try:
+                    self._report(conn, r, now)
+                except sqlite3.OperationalError:
+                    raise
+                except Exception:
+                    continue
+
+        self._do(work)
+
+    def _report(self, conn: sqlite3.Connection, r: dict[str, Any], now: float) -> None:
         at = (int(r["job"]), int(r["attempt"]))
         beat = int(r.get("beat") or 0)
         old = self._beats.get(at)
         changed = now if old is None or old[0] != beat else old[1]
         self._beats[at] = (beat, changed)
-        progress = r.get("progress") or {}
+        progress = r.get("progress")
+        progress = progress if isinstance(progress, dict) else {}
         data = {
-            "step": r.get("step"),
-            "done": progress.get("done"),
-            "total": progress.get("total"),
-            "note": progress.get("note") or "",
-            "rss_mb": r.get("rss_mb"),
-            "pid": r.get("pid"),
-            "log_size": r.get("log_size") or 0,
+            "step": _number(r.get("step")),
+            "done": _number(progress.get("done")),
+            "total": _number(progress.get("total")),
+            "note": str(progress.get("note") or ""),
+            "rss_mb": _number(r.get("rss_mb")),
+            "pid": _number(r.get("pid")),
+            "log_size": _number(r.get("log_size")) or 0,
         }
-        self._conn.execute(
-            "INSERT OR REPLACE INTO beat VALUES(?,?,?,?,?,?)", (*at, r["phase"], beat, changed, json.dumps(data))
+        conn.execute(
+            "INSERT OR REPLACE INTO beat VALUES(?,?,?,?,?,?)", (*at, str(r["phase"]), beat, changed, json.dumps(data))
         )
-        for line in r.get("metrics") or ():
-            n = self._metrics.get(at)
-            if n is None:
-                n = int(
-                    self._conn.execute("SELECT count(*) FROM metric WHERE job = ? AND attempt = ?", at).fetchone()[0]
-                )
-            self._conn.execute("INSERT OR REPLACE INTO metric VALUES(?,?,?,?)", (*at, n, line))
-            self._metrics[at] = n + 1
+        lines = [str(line) for line in r.get("metrics") or ()]
+        if lines:
+            self._rows(conn, at, lines, r)
 
-    def metric_lines(self, job: int, attempt: int) -> int:
-        """How many metric lines are stored already: the cursor to ask the agent from."""
-        if self._conn is None:
-            return 0
-        try:
-            return int(
-                self._conn.execute(
-                    "SELECT count(*) FROM metric WHERE job = ? AND attempt = ?", (job, attempt)
-                ).fetchone()[0]
+    def _rows(self, conn: sqlite3.Connection, at: tuple[int, int], lines: list[str], r: dict[str, Any]) -> None:
+        sizes = [len(line.encode("utf-8", "surrogatepass")) + 1 for line in lines]
+        # Without the place of each, they follow one another.
+        places = r.get("metrics_at") or list(accumulate(sizes[:-1], initial=int(r.get("metrics_from") or 0)))
+        conn.executemany(
+            "INSERT OR REPLACE INTO metric VALUES(?,?,?,?)",
+            [(*at, int(pos), line) for pos, line in zip(places, lines, strict=True)],
+        )
+        rows, size = conn.execute(
+            "INSERT INTO kept VALUES(?,?,?,?,NULL) ON CONFLICT(job, attempt) DO UPDATE "
+            "SET rows = rows + excluded.rows, bytes = bytes + excluded.bytes RETURNING rows, bytes",
+            (*at, len(lines), sum(sizes)),
+        ).fetchone()
+        if rows > MAX_ROWS or size > MAX_BYTES:
+            self._thin(conn, at)
+
+    def _thin(self, conn: sqlite3.Connection, at: tuple[int, int]) -> None:
+        """Drop half of the rows or more, so that what stays is even along the file; the first and the last stay."""
+        rows, size, first, last = conn.execute(_AMOUNT, at).fetchone()
+        if rows > 2 and (rows > MAX_ROWS or size > MAX_BYTES):
+            # The first row of each stretch of so many bytes; a power of two, so that stretches nest from time to time.
+            width = 1 << ((last - first) // (rows // 2)).bit_length()
+            conn.execute(
+                "DELETE FROM metric WHERE job = ? AND attempt = ? AND pos <> ? AND pos NOT IN (SELECT min(pos) "
+                "FROM metric WHERE job = ? AND attempt = ? GROUP BY pos / ?)",
+                (*at, last, *at, width),
             )
-        except sqlite3.Error:
-            return 0
+            rows, size, first, last = conn.execute(_AMOUNT, at).fetchone()
+        conn.execute("UPDATE kept SET rows = ?, bytes = ? WHERE job = ? AND attempt = ?", (rows, size, *at))
 
     def lane(self, name: str, info: dict[str, Any]) -> None:
-        if self._conn is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._conn.execute(
-                    "INSERT OR REPLACE INTO lane VALUES(?,?,?)", (name, time.monotonic(), json.dumps(info))
-                )
+        with contextlib.suppress(TypeError, ValueError):
+            row = (name, time.monotonic(), json.dumps(info))
+            self._do(lambda conn: conn.execute("INSERT OR REPLACE INTO lane VALUES(?,?,?)", row))
 
     def forget(self, job: int, attempt: int) -> None:
-        self._beats.pop((job, attempt), None)
-        self._metrics.pop((job, attempt), None)
-        if self._conn is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._conn.execute("DELETE FROM beat WHERE job = ? AND attempt = ?", (job, attempt))
+        """The attempt has ended. Its step rows stay until there are too many attempts with some."""
+        at = (job, attempt)
+        self._beats.pop(at, None)
+
+        def work(conn: sqlite3.Connection) -> None:
+            conn.execute("DELETE FROM beat WHERE job = ? AND attempt = ?", at)
+            conn.execute(
+                "UPDATE kept SET ended = ? WHERE job = ? AND attempt = ? AND ended IS NULL", (time.time(), *at)
+            )
+            stored = conn.execute(
+                "SELECT job, attempt FROM kept ORDER BY ended IS NULL, ended, job, attempt"
+            ).fetchall()
+            over = max(0, len(stored) - MAX_ATTEMPTS)
+            for old in [x for x in stored if x not in self._beats][:over]:
+                conn.execute("DELETE FROM metric WHERE job = ? AND attempt = ?", old)
+                conn.execute("DELETE FROM kept WHERE job = ? AND attempt = ?", old)
+
+        self._do(work)
 
     def close(self) -> None:
         if self._conn is not None:
             self._conn.close()
+
+
+_AMOUNT = (
+    "SELECT count(*), total(length(CAST(data AS BLOB)) + 1), min(pos), max(pos) "
+    "FROM metric WHERE job = ? AND attempt = ?"
+)
+
+
+def _number(value: Any) -> Any:
+    """`value` when it is a finite number, else None: what a program left is not what it should be at times."""
+    try:
+        fine = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        fine = False
+    return value if fine else None
 
 
 def _read(home: Home, sql: str, args: tuple[Any, ...] = ()) -> list[Any]:
@@ -178,14 +252,26 @@ def read_attempts(home: Home) -> dict[tuple[int, int], LiveAttempt]:
 
 
 def read_metrics(home: Home, job: int, attempt: int, *, after: int = -1) -> list[dict[str, Any]]:
-    """Step rows as mirrored at the head, in order."""
+    """Step rows as mirrored at the head, in order: those that begin behind byte `after` of metrics.jsonl.
+
+    Very many are thinned, and those of long ago forgotten; the run directory's file has all.
+    """
+    return [row for _pos, row in metric_rows(home, job, attempt, after=after)]
+
+
+def metric_rows(home: Home, job: int, attempt: int, *, after: int = -1) -> list[tuple[int, dict[str, Any]]]:
+    """The same, each with the byte at which it begins: the last one is the next `after`."""
     rows = _read(
-        home, "SELECT data FROM metric WHERE job = ? AND attempt = ? AND n > ? ORDER BY n", (job, attempt, after)
+        home,
+        "SELECT pos, data FROM metric WHERE job = ? AND attempt = ? AND pos > ? ORDER BY pos",
+        (job, attempt, after),
     )
     out = []
-    for (text,) in rows:
-        with contextlib.suppress(ValueError):
-            out.append(json.loads(text))
+    for pos, text in rows:
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(text)
+            if isinstance(row, dict):
+                out.append((pos, row))
     return out
 
 

@@ -1,4 +1,4 @@
-"""Automatic backups of the journal, made beside the work by SQLite's own backup call; the last few are kept."""
+"""Copies of the journal, made beside the work by SQLite's own backup call. Of the automatic ones the last few stay."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import sqlite3
 import threading
 import time
+from pathlib import Path
+from urllib.parse import quote
 
 from core.fsio import fsync_dir
 from core.home import Home
@@ -44,21 +46,35 @@ class Backups:
 
 def backup(home: Home) -> str:
     """Copy the journal to backups/journal-SEQ.db, whole or not at all. Returns the file's name."""
-    home.backups.mkdir(exist_ok=True)
-    tmp = home.backups / f".backup.{os.getpid()}.{os.urandom(4).hex()}.tmp"
+    # mode=rw: a journal that is gone is not replaced by an empty one.
+    uri = f"file:{quote(os.fsencode(home.journal))}?mode=rw"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=30)) as source:
+        name = copy_whole(source, home.backups, "journal-{seq:012d}.db")
+    for old in sorted(home.backups.glob("journal-*.db"))[:-KEEP]:
+        old.unlink(missing_ok=True)
+    return name
+
+
+def copy_whole(source: sqlite3.Connection, folder: Path, name: str) -> str:
+    """Copy an open journal into `folder`, whole or not at all. Returns the file's name.
+
+    Args:
+        name: what to call it; `{seq}` stands for its last event.
+    """
+    folder.mkdir(exist_ok=True)
+    tmp = folder / f".copy.{os.getpid()}.{os.urandom(4).hex()}.tmp"
     try:
-        source = sqlite3.connect(home.journal, timeout=30)
-        with contextlib.closing(source), contextlib.closing(sqlite3.connect(tmp)) as copy:
+        # It holds what the journal holds: for our eyes only.
+        fd = os.open(tmp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.close(fd)
+        with contextlib.closing(sqlite3.connect(tmp)) as copy:
             source.backup(copy)
-            seq = int(copy.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()[0])
-        name = f"journal-{seq:012d}.db"
+            name = name.format(seq=int(copy.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()[0]))
         with tmp.open("rb") as f:
             os.fsync(f.fileno())
-        tmp.replace(home.backups / name)
-        fsync_dir(home.backups)
+        tmp.replace(folder / name)
+        fsync_dir(folder)
     finally:
         for suffix in ("", "-wal", "-shm", "-journal"):
             tmp.with_name(tmp.name + suffix).unlink(missing_ok=True)
-    for old in sorted(home.backups.glob("journal-*.db"))[:-KEEP]:
-        old.unlink(missing_ok=True)
     return name

@@ -3,6 +3,8 @@
 Nothing is deleted: the damaged files are kept. The new journal is the longest sequence of events that can still be
 read, from the damaged file or from a backup; jobs that only their run directories remember are put back from there;
 and what was acknowledged but cannot be found is said in plain words.
+
+It may be killed at any moment: the journal's name always leads to a journal, and what was set aside is read again.
 """
 
 from __future__ import annotations
@@ -14,18 +16,25 @@ import secrets
 import shutil
 import sqlite3
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from core.errors import HomeInUse, NotFound
+from core.failpoint import failpoint
 from core.fsio import fsync_dir, read_json
 from core.home import Home
 from core.journal import schema, witness
 from core.journal.apply import apply, replay
+from core.journal.locks import ALONE, lock, nobody_new
+from core.journal.opening import private_file
+from core.journal.store import as_json
+from core.journal.trouble import EVIDENCE
 from core.states import EventKind
 
 _EVENT_COLUMNS = "seq, at, kind, job, attempt, lane, data"
+_QUIET_S = 10.0  # how long to wait for the end of what is being written
 Rows = list[tuple[Any, ...]]
 
 
@@ -38,34 +47,52 @@ class Recovery:
     lost: int = 0
 
 
+@dataclass(frozen=True)
+class _Found:
+    """Events 1, 2, 3, ... that can be read, where, and the highest job id that is known to be taken there."""
+
+    rows: Rows
+    source: str
+    id_floor: int
+
+
 def recover(home: Home) -> Recovery:
     """Rebuild the journal of `home`. Safe to run on a healthy one (it then changes nothing but its file).
 
     Raises:
-        HomeInUse: a controller is running.
+        HomeInUse: a controller is running, or something is being written and does not end.
         NotFound: there is neither a journal, nor a backup, nor a run directory.
     """
-    _refuse_running(home)
-    candidates = _candidates(home)
-    best, source = max(candidates, key=lambda c: len(c[0]), default=([], "nothing"))
-    orphans = _orphans(home, {row[3] for row in best if row[2] == EventKind.SUBMITTED})
-    if not best and not orphans:
-        raise NotFound(f"nothing of a journal is left in {home.path}", hint="restore the folder from your own backup")
-    seen = _witness(home)
-    report = Recovery(home.path / f"damaged-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
-    tmp = home.path / f".recover.{os.getpid()}.db"
-    _build(tmp, best, orphans, seen)
-    _set_aside(home, report.kept)
-    os.replace(tmp, home.journal)
-    fsync_dir(home.path)
-    with contextlib.closing(sqlite3.connect(home.journal)) as conn:
-        generation = conn.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()[0]
-        seq = conn.execute("SELECT max(seq) FROM event").fetchone()[0]
-        last_job = conn.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()[0]
-    witness.reset(home.witness, witness.Seen(generation, seq, last_job))
+    if not home.path.is_dir():
+        raise NotFound(f"there is no lab home at {home.path}", hint="name the right one with --home or $LAB_HOME")
+    with _alone(home):
+        return _recover(home)
 
-    last = best[-1][0] if best else 0
-    report.lines.append(f"{len(best)} events were read from {source}")
+
+@contextlib.contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """No controller, no commit and no first journal begins until this is over."""
+    with contextlib.ExitStack() as locks:
+        if not locks.enter_context(lock(home.controller_lock, ALONE, 1.0)):
+            raise HomeInUse(f"the controller of {home.path} is running", hint="`lab down` first")
+        for path in (home.create_lock, home.journal_lock):
+            if not locks.enter_context(lock(path, ALONE, _QUIET_S)):
+                raise HomeInUse(f"another command is writing to the journal of {home.path}", hint="let it end first")
+        yield
+
+
+def _recover(home: Home) -> Recovery:
+    seen = _witness(home)
+    best = _longest(home)
+    orphans = _orphans(home, {row[3] for row in best.rows if row[2] == EventKind.SUBMITTED})
+    if not best.rows and not orphans:
+        raise NotFound(f"nothing of a journal is left in {home.path}", hint="restore the folder from your own backup")
+    report = Recovery(home.path / f"damaged-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
+    tmp = home.path / ".recover.db"
+    _put_in_place(home, tmp, _build(tmp, best, orphans, seen), report.kept)
+
+    last = best.rows[-1][0] if best.rows else 0
+    report.lines.append(f"{len(best.rows)} events were read from {best.source}")
     if orphans:
         report.lines.append(f"{len(orphans)} jobs were put back from their run directories: {_ids(orphans)}")
     if seen is not None and seen.seq > last:
@@ -79,55 +106,82 @@ def recover(home: Home) -> Recovery:
     return report
 
 
-def _refuse_running(home: Home) -> None:
-    import fcntl
+def _put_in_place(home: Home, tmp: Path, seen: witness.Seen, kept: Path) -> None:
+    """Swap the journals. The order matters: at no moment may the old log meet the new journal.
 
-    if not home.controller_lock.exists():
-        return
-    with home.controller_lock.open() as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise HomeInUse(f"the controller of {home.path} is running", hint="`lab down` first") from None
+    Who reads the old journal goes on doing so, and finds out by itself (`Journal.data_version`, or the next write).
+    """
+    kept.mkdir(mode=0o700)
+    with contextlib.ExitStack() as frozen:
+        if home.journal.exists():
+            if not frozen.enter_context(nobody_new(home.journal, _QUIET_S)):
+                raise HomeInUse(f"another command is closing the journal of {home.path}", hint="let it end first")
+            os.link(home.journal, kept / home.journal.name)
+        if home.witness.exists():
+            shutil.copy2(home.witness, kept / home.witness.name)
+        for suffix in ("-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(f"{home.journal}{suffix}", kept / f"{home.journal.name}{suffix}")
+        fsync_dir(kept)
+        failpoint("recover.set_aside")
+        os.replace(tmp, home.journal)
+        fsync_dir(home.path)
+        failpoint("recover.replaced")
+        witness.reset(home.witness, seen)
+    for name in EVIDENCE:
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(home.path / name, kept / name)
 
 
-def _candidates(home: Home) -> list[tuple[Rows, str]]:
-    """Every readable run of events 1, 2, 3, ... with where it is from."""
-    paths = [home.journal, *sorted(home.backups.glob("journal-*.db"), reverse=True)]
-    kept = home.path / "damaged" / home.journal.name
-    if kept.exists():
-        paths.append(kept)
-    out = []
-    for path in paths:
+def _longest(home: Home) -> _Found:
+    """The longest run of events 1, 2, 3, ... that can be read anywhere.
+
+    What an earlier recovery set aside is looked at too: that one may have been killed before it was done.
+    """
+    backups = sorted(home.backups.glob("journal-*.db"), reverse=True)
+    set_aside = sorted(home.path.glob(f"damaged*/{home.journal.name}"), reverse=True)
+    best, floor = _Found([], "nothing", 0), 0
+    for path in (home.journal, *backups, *set_aside):
         if path.exists():
-            rows = _readable_events(path)
-            if rows:
-                out.append((rows, str(path)))
-    return out
+            found = _read(path, home.path / ".reading.db")
+            floor = max(floor, found.id_floor)
+            if len(found.rows) > len(best.rows):
+                best = found
+    return _Found(best.rows, best.source, floor)
 
 
-def _readable_events(path: Path) -> Rows:
+def _read(path: Path, copy: Path) -> _Found:
     """Events from the first on, up to the first that is missing, unreadable or nonsense. Works on a copy."""
     rows: Rows = []
-    copy = path.with_name(f".reading.{os.getpid()}.db")
+    floor = 0
     try:
-        for suffix in ("", "-wal"):
+        # The log first: a reader that closes now may move it into the file, which then has what the copy has, and not
+        # the other way round.
+        for suffix in ("-wal", ""):
+            Path(f"{copy}{suffix}").unlink(missing_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
         _admit_length(copy)
-        with contextlib.closing(sqlite3.connect(copy)) as conn, contextlib.suppress(sqlite3.Error, ValueError):
-            for row in conn.execute(f"SELECT {_EVENT_COLUMNS} FROM event ORDER BY seq"):
-                json.loads(row[6])
-                EventKind(row[2])
-                if row[0] != len(rows) + 1:
-                    break
-                rows.append(tuple(row))
+        with contextlib.closing(sqlite3.connect(copy)) as conn:
+            with contextlib.suppress(sqlite3.Error, ValueError):
+                for row in conn.execute(f"SELECT {_EVENT_COLUMNS} FROM event ORDER BY seq"):
+                    json.loads(row[6])
+                    EventKind(row[2])
+                    if row[0] != len(rows) + 1:
+                        break
+                    rows.append(tuple(row))
+            with contextlib.suppress(sqlite3.Error, ValueError, TypeError):
+                floor = int(conn.execute("SELECT value FROM meta WHERE key = 'id_floor'").fetchone()[0])
     except sqlite3.Error:
         pass
     finally:
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            Path(f"{copy}{suffix}").unlink(missing_ok=True)
-    return rows
+        _remove(copy)
+    return _Found(rows, str(path), floor)
+
+
+def _remove(database: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        Path(f"{database}{suffix}").unlink(missing_ok=True)
 
 
 def _admit_length(copy: Path) -> None:
@@ -152,13 +206,15 @@ def _orphans(home: Home, known: set[Any]) -> dict[int, dict[str, Any]]:
     return dict(sorted(out.items()))
 
 
-def _build(tmp: Path, rows: Rows, orphans: dict[int, dict[str, Any]], seen: witness.Seen | None) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{tmp}{suffix}").unlink(missing_ok=True)
+def _build(tmp: Path, best: _Found, orphans: dict[int, dict[str, Any]], seen: witness.Seen | None) -> witness.Seen:
+    """Make the new journal at `tmp`. Returns what its witness has to say."""
+    _remove(tmp)
+    private_file(tmp)
+    rows, generation = best.rows, secrets.token_hex(8)
     with contextlib.closing(sqlite3.connect(tmp, isolation_level=None)) as conn:
         conn.row_factory = sqlite3.Row
         conn.execute("BEGIN")
-        schema.create(conn, secrets.token_hex(8))
+        schema.create(conn, generation)
         conn.executemany("INSERT INTO event VALUES(?,?,?,?,?,?,?)", rows)
         replay(conn)
         seq = len(rows)
@@ -168,13 +224,16 @@ def _build(tmp: Path, rows: Rows, orphans: dict[int, dict[str, Any]], seen: witn
                 about = None if kind is EventKind.SPEC else job
                 conn.execute(
                     "INSERT INTO event VALUES(?,?,?,?,NULL,NULL,?)",
-                    (seq, time.time(), str(kind), about, json.dumps(data)),
+                    (seq, time.time(), str(kind), about, as_json(data)),
                 )
                 apply(conn, [(seq, kind, about)])
         # Ids that were given out are never given out again, whatever became of their jobs.
-        floor = max([seen.last_job if seen else 0, *orphans, *(r[3] for r in rows if r[2] == EventKind.SUBMITTED)])
+        taken = [r[3] for r in rows if r[2] == EventKind.SUBMITTED]
+        floor = max(best.id_floor, seen.last_job if seen else 0, *orphans, *taken)
         conn.execute("INSERT OR REPLACE INTO meta VALUES('id_floor', ?)", (str(floor),))
         conn.execute("COMMIT")
+        conn.execute("PRAGMA journal_mode = WAL")  # else all who open it first would want to change that
+    return witness.Seen(generation, seq, floor)
 
 
 def _resubmit(frozen: dict[str, Any]) -> list[tuple[EventKind, dict[str, Any]]]:
@@ -241,14 +300,6 @@ def _resubmit(frozen: dict[str, Any]) -> list[tuple[EventKind, dict[str, Any]]]:
         "after": [],
     }
     return [(EventKind.SPEC, {"digest": name, "data": json.dumps(spec)}), (EventKind.SUBMITTED, submitted)]
-
-
-def _set_aside(home: Home, folder: Path) -> None:
-    folder.mkdir()
-    paths = [Path(f"{home.journal}{suffix}") for suffix in ("", "-wal", "-shm")] + [home.witness, home.path / "damaged"]
-    for path in paths:
-        if path.exists():
-            os.replace(path, folder / path.name)
 
 
 def _witness(home: Home) -> witness.Seen | None:

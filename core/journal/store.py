@@ -1,4 +1,4 @@
-"""Opening the journal, and the one way to write to it.
+"""An open journal, and the one way to write to it.
 
     with journal.transaction() as tx:
         tx.append(EventKind.SUBMITTED, job=id, data={...})
@@ -12,34 +12,27 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
-import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from core.errors import DiskFull, JournalDamaged, JournalTooNew, NotFound, Refused
+from core.errors import DiskFull, Refused
 from core.failpoint import failpoint
 from core.fsio import no_space
 from core.home import Home
-from core.journal import schema, witness
+from core.journal import witness
 from core.journal.apply import apply
+from core.journal.locks import SHARED, lock
+from core.journal.opening import BUSY_S, Opened, Role, open_journal, still_there
+from core.journal.trouble import FREE, being_recovered, damaged, free_bytes, in_plain_words, says_damaged
 from core.states import REQUEST_EVENTS, EventKind
 
 RESERVE_BYTES = 4 << 20
-_FREE = "free some space and try again"
-_RECOVER = "keep the folder as it is and run `lab doctor --recover`"
-
-
-class Role(Enum):
-    READER = "reader"
-    CLIENT = "client"  # may append requests
-    CONTROLLER = "controller"  # may append everything
+# The highest id that was ever given out, also to jobs that a recovery could not find again.
+_LAST_JOB = """SELECT max(ifnull((SELECT max(id) FROM job), 0),
+    ifnull((SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'id_floor'), 0))"""
 
 
 @dataclass(frozen=True)
@@ -88,8 +81,8 @@ class Tx:
         for event in events:
             if self._role is not Role.CONTROLLER and event.kind not in REQUEST_EVENTS:
                 raise PermissionError(f"only the controller writes {event.kind!r} events")
-            data = json.dumps(event.data, separators=(",", ":"), ensure_ascii=False)
-            rows.append((self._next, now, str(event.kind), event.job, event.attempt, event.lane, data))
+            lane = None if event.lane is None else _text(event.lane)
+            rows.append((self._next, now, str(event.kind), event.job, event.attempt, lane, as_json(event.data)))
             self._next += 1
         self.conn.executemany("INSERT INTO event VALUES(?,?,?,?,?,?,?)", rows)
         subjects = [(r[0], r[2], r[3] if r[3] is not None else (r[5] if r[5] is not None else -1)) for r in rows]
@@ -98,57 +91,66 @@ class Tx:
 
     def next_job_id(self, floor: int = 0) -> int:
         """The id for a new job: above every id that was ever given out."""
-        known = self.conn.execute("SELECT max(id) FROM job").fetchone()[0] or 0
-        lowest = self.conn.execute("SELECT value FROM meta WHERE key = 'id_floor'").fetchone()
-        return int(max(known, floor, int(lowest[0]) if lowest else 0)) + 1
+        return max(int(self.conn.execute(_LAST_JOB).fetchone()[0]), floor) + 1
+
+
+def as_json(data: dict[str, Any]) -> str:
+    """`data` as the journal stores it. Names that are not UTF-8 (of files, say) are written with escapes: never lost,
+    and never the reason for which an attempt's end could not be recorded."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError:
+        # Before it becomes JSON: SQLite would read escapes of JSON as the same broken characters.
+        text = json.dumps(_clean(data), separators=(",", ":"), ensure_ascii=False)
+    return text
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, dict):
+        return {_clean(k): _clean(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(v) for v in value]
+    return value
+
+
+def _text(value: str) -> str:
+    return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
 
 
 class Journal:
     """One open journal. Use `Journal.open`; close it, or use it as a context manager."""
 
-    def __init__(self, home: Home, role: Role, conn: sqlite3.Connection, generation: str) -> None:
+    def __init__(self, home: Home, role: Role, opened: Opened) -> None:
         self.home = home
         self.role = role
-        self.conn = conn
-        self.generation = generation
+        self.conn = opened.conn
+        self.generation = opened.generation
+        self._opened = opened
 
     @staticmethod
-    def open(home: Home, role: Role = Role.READER, *, create: bool = False) -> Journal:
+    def open(home: Home, role: Role = Role.READER, *, create: bool = False, migrate: bool = True) -> Journal:
         """Open the journal of `home`.
 
         Args:
             role: what may be written. A reader never takes a lock.
             create: make home and journal when there are none.
+            migrate: bring an older journal to this version. Without it, an older one can be asked for little more
+                than its controller's end (`lab down` must reach a controller of the older version).
 
         Raises:
             NotFound: no journal there (and `create` is false).
             JournalDamaged: shorter than its witness, truncated, or not SQLite; nothing was changed.
             JournalTooNew: written by a newer lab.
+            Refused: written by an older lab, whose controller is running.
+            HomeInUse: it is being recovered.
+            Unavailable: others hold it.
             DiskFull: no room to create it.
         """
-        witnessed = _read_witness(home)
-        size = home.journal.stat().st_size if home.journal.exists() else 0
-        suspect = ""
-        if size == 0:
-            if witnessed is not None:
-                raise _damaged(
-                    home, f"the journal {home.journal} is gone or empty, but {witnessed.seq} events were acknowledged"
-                )
-            if not create:
-                raise NotFound(f"there is no lab home at {home.path}", hint="`lab submit` or `lab init` makes one")
-            _create(home)
-            witnessed = _read_witness(home)
-        else:
-            suspect = _looks_truncated(home)
-        conn = _connect(home.journal, reading=role is Role.READER)
-        try:
-            generation = _check(home, conn, witnessed, thorough=role is Role.CONTROLLER, suspect=suspect)
-        except BaseException:
-            conn.close()
-            raise
-        if role is Role.READER:
-            conn.execute("PRAGMA query_only = 1")
-        return Journal(home, role, conn, generation)
+        return Journal(home, role, open_journal(home, role, create=create, migrate=migrate))
 
     def __enter__(self) -> Journal:
         return self
@@ -157,7 +159,7 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        self.conn.close()
+        self._opened.close()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Tx]:
@@ -165,39 +167,68 @@ class Journal:
 
         Raises:
             DiskFull: nothing of it was kept.
-            Refused: a reader tried to write.
+            Unavailable: another writer held the journal for too long.
+            HomeInUse: the journal is being recovered.
+            Refused: a reader tried to write, or the journal was replaced since it was opened.
         """
         if self.role is Role.READER:
             raise Refused("this journal was opened for reading")
         conn = self.conn
-        try:
+        with self._unless_recovering(), self._undone_and_explained():
             conn.execute("BEGIN IMMEDIATE")
-            seq = int(conn.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()[0])
+            self._refuse_replaced()
+            seq = self.last_seq()
             tx = Tx(conn, self.role, seq)
             yield tx
             if tx.last_seq == seq:
                 conn.execute("ROLLBACK")
                 return
-            last_job = int(conn.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()[0])
+            last_job = int(conn.execute(_LAST_JOB).fetchone()[0])
             failpoint(f"journal.before_commit.{self.role.value}")
             conn.execute("COMMIT")
+            failpoint(f"journal.after_commit.{self.role.value}")
+            try:
+                witness.write(self.home.witness, witness.Seen(self.generation, tx.last_seq, last_job))
+            except OSError as error:
+                # The commit stands; only the warning against its loss could not be stored. The next one will.
+                if not no_space(error):
+                    raise
+
+    @contextlib.contextmanager
+    def _unless_recovering(self) -> Iterator[None]:
+        """Recovery replaces the journal when nobody is between the beginning of a commit and its witness."""
+        with contextlib.ExitStack() as stack:
+            try:
+                free = stack.enter_context(lock(self.home.journal_lock, SHARED, BUSY_S))
+            except OSError as error:
+                if no_space(error):
+                    raise DiskFull(f"the disk of {self.home.path} is full: nothing was recorded", hint=FREE) from error
+                raise
+            if not free:
+                raise being_recovered(self.home)
+            yield
+
+    @contextlib.contextmanager
+    def _undone_and_explained(self) -> Iterator[None]:
+        """Whatever is raised inside undoes the transaction; what SQLite says becomes a sentence where there is one."""
+        try:
+            yield
         except sqlite3.Error as error:
             self._rollback()
-            if no_space(error) or ("disk I/O error" in str(error) and disk_is_full(self.home.path)):
-                raise DiskFull(f"the disk of {self.home.path} is full: nothing was recorded", hint=_FREE) from error
-            if "malformed" in str(error) or "not a database" in str(error):
-                raise _damaged(self.home, f"the journal {self.home.journal} is damaged ({error})") from error
+            known = in_plain_words(self.home, error)
+            if known is not None:
+                raise known from error
+            if says_damaged(error):
+                raise damaged(self.home, f"the journal {self.home.journal} is damaged ({error})") from error
             raise
         except BaseException:
             self._rollback()
             raise
-        failpoint(f"journal.after_commit.{self.role.value}")
-        try:
-            witness.write(self.home.witness, witness.Seen(self.generation, tx.last_seq, last_job))
-        except OSError as error:
-            # The commit stands; only the warning against its loss could not be stored. The next one will.
-            if not no_space(error):
-                raise
+
+    def _refuse_replaced(self) -> None:
+        """What is written to a file that lost its name is lost."""
+        if not still_there(self.home, self._opened.file):
+            raise Refused("the journal was replaced", hint="run the command again")
 
     def _rollback(self) -> None:
         with contextlib.suppress(sqlite3.Error):
@@ -205,7 +236,8 @@ class Journal:
                 self.conn.execute("ROLLBACK")
 
     def data_version(self) -> int:
-        """Changes when another connection has committed."""
+        """Changes when another connection has committed. Raises Refused when the journal was replaced."""
+        self._refuse_replaced()
         return int(self.conn.execute("PRAGMA data_version").fetchone()[0])
 
     def last_seq(self) -> int:
@@ -214,10 +246,12 @@ class Journal:
     # The reserve: disk held back so that what an attempt did can always be recorded.
 
     def hold_reserve(self) -> bool:
-        """Fill the reserve file again. False when there is no room for it."""
+        """Fill the reserve file again. False when there is no room for it, or it would leave the others none."""
         path = self.home.reserve
         if path.exists() and path.stat().st_size >= RESERVE_BYTES:
             return True
+        if free_bytes(self.home.path) < 2 * RESERVE_BYTES:
+            return False
         tmp = path.with_name(".reserve.tmp")
         try:
             with tmp.open("wb") as f:
@@ -237,155 +271,3 @@ class Journal:
         except FileNotFoundError:
             return False
         return True
-
-
-def _connect(path: Path, *, reading: bool = False) -> sqlite3.Connection:
-    conn = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-    conn.row_factory = sqlite3.Row
-    try:
-        conn.execute("PRAGMA synchronous = FULL")
-        conn.execute("PRAGMA journal_mode = WAL")
-    except sqlite3.DatabaseError as error:
-        conn.close()
-        if not disk_is_full(path.parent):
-            raise JournalDamaged(f"{path} is not a readable journal ({error})", hint=_RECOVER) from error
-        wal = Path(f"{path}-wal")
-        if reading and not (wal.exists() and wal.stat().st_size):
-            # Even looking needs a little shared memory beside the file. Without a log, nobody writes: read as it is.
-            conn = sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True, isolation_level=None)
-            conn.row_factory = sqlite3.Row
-            return conn
-        raise DiskFull(f"the disk of {path.parent} is full: nothing was recorded", hint=_FREE) from error
-    return conn
-
-
-def _create(home: Home) -> None:
-    """Make a journal under another name and rename it into place: it exists whole or not at all."""
-    try:
-        home.create()
-        generation = secrets.token_hex(8)
-        tmp = home.path / f".journal.{os.getpid()}.{secrets.token_hex(4)}.tmp"
-        conn = _connect(tmp)
-        try:
-            conn.execute("BEGIN IMMEDIATE")
-            schema.create(conn, generation)
-            conn.execute("COMMIT")
-            conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        finally:
-            conn.close()
-        try:
-            os.link(tmp, home.journal)  # fails when another process was first; theirs is as good
-        except FileExistsError:
-            return
-        finally:
-            for suffix in ("", "-wal", "-shm"):
-                Path(f"{tmp}{suffix}").unlink(missing_ok=True)
-        witness.write(home.witness, witness.Seen(generation, 0, 0))
-    except (OSError, sqlite3.Error) as error:
-        if no_space(error):
-            raise DiskFull(f"the disk of {home.path} is full: no journal could be made", hint=_FREE) from error
-        if isinstance(error, PermissionError):
-            raise Refused(f"{home.path} cannot be written to", hint="set LAB_HOME to a folder of yours") from error
-        raise
-
-
-def _read_witness(home: Home) -> witness.Seen | None:
-    try:
-        return witness.read(home.witness)
-    except ValueError as error:
-        raise _damaged(home, f"the witness {home.witness} cannot be read") from error
-
-
-def _looks_truncated(home: Home) -> str:
-    """What is wrong with the main file's size, or "". SQLite itself complains only when it meets the hole.
-
-    Shorter than its header says is also what a checkpoint looks like half-way, made by a living writer (look again)
-    or by one that was killed (then the log still holds the missing pages): the caller decides by a full check.
-
-    Raises:
-        JournalDamaged: no such excuse.
-    """
-    for _ in range(20):
-        with home.journal.open("rb") as f:
-            header = f.read(100)
-            size = f.seek(0, os.SEEK_END)
-        if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
-            raise _damaged(home, f"{home.journal} is not a SQLite file")
-        page = int.from_bytes(header[16:18], "big")
-        want = (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
-        if size >= want:
-            return ""
-        wal = Path(f"{home.journal}-wal")
-        said = f"{home.journal} is truncated: {size:,} bytes where its header says {want:,}"
-        if wal.exists() and wal.stat().st_size:
-            return said
-        time.sleep(0.01)
-    raise _damaged(home, said)
-
-
-def _check(
-    home: Home, conn: sqlite3.Connection, witnessed: witness.Seen | None, *, thorough: bool, suspect: str
-) -> str:
-    try:
-        version = int(conn.execute("PRAGMA user_version").fetchone()[0])
-        if version > schema.VERSION:
-            raise JournalTooNew(
-                f"{home.journal} was written by a newer lab (version {version}, this one knows {schema.VERSION})",
-                hint="upgrade lab here; nothing was changed",
-            )
-        row = conn.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
-        generation = str(row[0]) if row else ""
-        seq = int(conn.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()[0])
-        if thorough or suspect:
-            # The controller looks at every page once; the rest of us would pay that on each command.
-            verdict = conn.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if verdict != "ok":
-                raise _damaged(home, suspect or f"{home.journal} is damaged ({verdict})")
-        if witnessed is None:
-            if seq:
-                raise _damaged(home, f"the witness {home.witness} of a journal with {seq} events is gone")
-        elif witnessed.generation != generation:
-            raise _damaged(home, f"{home.journal} is not the journal that {home.witness.name} belongs to")
-        elif seq < witnessed.seq:
-            lost = witnessed.seq - seq
-            said = f"{home.journal} ends at event {seq}, but {witnessed.seq} events were acknowledged: {lost} lost"
-            raise _damaged(home, said)
-        if version < schema.VERSION:
-            _migrate(home, conn, version)
-        return generation
-    except sqlite3.DatabaseError as error:
-        raise _damaged(home, f"the journal {home.journal} is damaged ({error})") from error
-
-
-def _migrate(home: Home, conn: sqlite3.Connection, version: int) -> None:
-    home.backups.mkdir(exist_ok=True)
-    before = home.backups / f"before-version-{schema.VERSION}.db"
-    if not before.exists():
-        copy = sqlite3.connect(before)
-        with contextlib.closing(copy):
-            conn.backup(copy)
-    conn.execute("BEGIN IMMEDIATE")
-    try:
-        if int(conn.execute("PRAGMA user_version").fetchone()[0]) < schema.VERSION:
-            schema.migrate(conn, version)
-        conn.execute("COMMIT")
-    except BaseException:
-        conn.execute("ROLLBACK")
-        raise
-
-
-def _damaged(home: Home, message: str) -> JournalDamaged:
-    """Keep the evidence, then say so: closing the last connection would rewrite the log that is to be examined."""
-    keep = home.path / "damaged"
-    with contextlib.suppress(OSError):
-        if not keep.exists():
-            keep.mkdir()
-            for path in (home.journal, Path(f"{home.journal}-wal"), home.witness):
-                if path.exists():
-                    shutil.copy2(path, keep / path.name)
-    return JournalDamaged(message, hint=_RECOVER)
-
-
-def disk_is_full(path: Path) -> bool:
-    info = os.statvfs(path)
-    return info.f_bavail * info.f_frsize < 1 << 20

@@ -8,11 +8,14 @@ Two slots, written in turn: a write that is torn leaves the other one.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+
+from core.fsio import fsync_dir, write_atomic
 
 _SLOT = 128
 _MAGIC = "lab-witness-1"
@@ -44,17 +47,23 @@ def read(path: Path) -> Seen | None:
 
 
 def write(path: Path, seen: Seen, *, sync: bool = True) -> None:
-    """Advance the witness. Never moves it back: of two writers the one that committed later wins."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Advance the witness. Never moves it back: of two writers the one that committed later wins.
+
+    The witness of another generation is left alone: the journal was replaced, and what was written to the old one
+    proves nothing about the new one.
+    """
+    if not path.exists():
+        create(path, seen)
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         blob = os.pread(fd, 2 * _SLOT, 0)
         slots = [_parse(blob[:_SLOT]), _parse(blob[_SLOT : 2 * _SLOT])]
-        known = [s for s in slots if s and s.generation == seen.generation]
-        if known and max(s.seq for s in known) >= seen.seq:
+        known = [s for s in slots if s]
+        if any(s.generation != seen.generation or s.seq >= seen.seq for s in known):
             return
         # Overwrite the older (or unreadable) slot.
-        ages = [s.seq if s and s.generation == seen.generation else -1 for s in slots]
+        ages = [s.seq if s else -1 for s in slots]
         os.pwrite(fd, _format(seen), _SLOT * ages.index(min(ages)))
         if sync:
             os.fdatasync(fd) if hasattr(os, "fdatasync") else os.fsync(fd)
@@ -63,10 +72,24 @@ def write(path: Path, seen: Seen, *, sync: bool = True) -> None:
 
 
 def reset(path: Path, seen: Seen) -> None:
-    """Start over (a new journal, or one that was recovered)."""
-    from core.fsio import write_atomic
+    """Start over: the journal was recovered."""
+    write_atomic(path, _whole(seen), mode=0o600)
 
-    write_atomic(path, _format(seen) + b" " * (_SLOT - 1) + b"\n", mode=0o600)
+
+def create(path: Path, seen: Seen) -> None:
+    """Make the first witness, whole from the start. One that is there already is left as it is."""
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    try:
+        write_atomic(tmp, _whole(seen), mode=0o600)
+        with contextlib.suppress(FileExistsError):
+            os.link(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)
+    fsync_dir(path.parent)
+
+
+def _whole(seen: Seen) -> bytes:
+    return _format(seen) + b" " * (_SLOT - 1) + b"\n"
 
 
 def _format(seen: Seen) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -19,14 +20,19 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
-from core.fsio import no_space, read_json, safe_join, walk_files, write_atomic, write_json
+from core.fsio import no_space, safe_join, walk_files, write_atomic, write_json
 from core.rundir import SEALED_FILES, SEALED_FOLDERS, RunDir
 from lanes.agent import FAILPOINTS, failpoint, probe, procs, spawn
 from lanes.agent.attempt import RESCAN_S, START_GRACE_S, Attempt, Report
 from lanes.agent.runner import BOOTSTRAP
+from lanes.agent.safe import read_dict
 from lanes.agent.supervisor import NOTIFY
 
 READ_LIMIT = 8 << 20
+METRICS_EVERY_S = 0.5  # new step rows alone end a waiting poll no more often than this
+RESERVE = "reserve"  # in the agent's root: a little disk, given up so that a request to stop fits on a full one
+RESERVE_BYTES = 16 << 10
+_NAME = re.compile(r"^\d+\.\d+$")
 _CODE_ROOT = Path(__file__).resolve().parents[2]
 _STRENGTH = {"stop": 1, "kill": 2, "revoke": 3}
 
@@ -57,10 +63,15 @@ class Agent:
         self._guard = threading.RLock()
         self._runs: Dict[str, Attempt] = {}
         self._launched: List["subprocess.Popen[bytes]"] = []
+        self._metrics_due = 0.0
+        self._reserved = False
+        self._hold_reserve()
         self._socket = self._listen(socket_path)
         for file in sorted(self._active.iterdir()):
-            if not file.name.startswith("."):
-                self._know(file.name, Path(file.read_text().strip()))
+            path = self._active_path(file.name)
+            # What is cut short (the machine died) is passed over: the head has us adopt what it knows of.
+            if _NAME.match(file.name) and path is not None and os.path.isabs(path):
+                self._know(file.name, Path(path))
 
     def close(self) -> None:
         """Let go of the socket. Attempts go on."""
@@ -81,21 +92,21 @@ class Agent:
         run = RunDir(Path(run_dir))
         with self._guard:
             try:
-                known = read_json(run.spec)
-                if known is not None and known.get("nonce") != spec.get("nonce"):
+                known = read_dict(run.spec)
+                if known and known.get("nonce") != spec.get("nonce"):
                     return {"ok": False, "cause": "setup", "reason": f"{run_dir} belongs to another attempt"}
                 run.path.mkdir(parents=True, exist_ok=True)
-                if known is None:
+                if not known:
                     write_json(run.spec, spec, sync=False)
                 if self._active_path(name) is None:
-                    write_atomic(self._active / name, str(run.path), sync=False)
+                    write_atomic(self._active / name, os.fsencode(run.path), sync=False)
             except OSError as error:
                 cause = "disk-full" if no_space(error) else "setup"
                 return {"ok": False, "cause": cause, "reason": f"{run_dir} cannot be made: {error}"}
             entry = self._know(name, run.path)
             # A held lock without a beginning may be a dying supervisor's: one more is harmless, the lock decides.
             if run.started.exists() or run.manifest.exists():
-                return {"ok": True, "pid": int((read_json(run.started) or {}).get("pid") or 0)}
+                return {"ok": True, "pid": int(read_dict(run.started).get("pid") or 0)}
             entry.since = time.monotonic()
             failpoint("agent.before_launch")
             try:
@@ -122,7 +133,7 @@ class Agent:
                 name = f"{job}.{attempt}"
                 if self._active_path(name) is None:
                     with contextlib.suppress(OSError):
-                        write_atomic(self._active / name, str(run_dir), sync=False)
+                        write_atomic(self._active / name, os.fsencode(run_dir), sync=False)
                 self._know(name, Path(run_dir))
         return {"ok": True}
 
@@ -134,10 +145,14 @@ class Agent:
         """
         deadline = time.monotonic() + wait_s
         cursor = dict(cursor or {})
+        self._hold_reserve()
         while True:
             with self._guard:
                 self._launched = [p for p in self._launched if p.poll() is None]
                 runs = sorted(self._runs.items())
+                for entry in self._runs.values():
+                    if entry.wanted is not None and self._write_request(entry):
+                        self._call(entry)
             new: Dict[str, Any] = {}
             reports: List[Report] = []
             for name, entry in runs:
@@ -146,31 +161,39 @@ class Agent:
                 reports.append(report)
                 new[name] = {"metrics": offset, "said": _said(report)}
             changed = {n: c["said"] for n, c in new.items()} != {n: (c or {}).get("said") for n, c in cursor.items()}
-            news = changed or any(r["metrics"] for r in reports)
-            rest = deadline - time.monotonic()
-            if news or rest <= 0:
+            now = time.monotonic()
+            rows = any(r["metrics"] for r in reports)
+            if changed or now >= deadline or (rows and now >= self._metrics_due):
+                if rows:
+                    self._metrics_due = now + METRICS_EVERY_S
                 return {"cursor": new, "reports": reports, "boot_id": self._boot}
-            self._wait(min(rest, RESCAN_S, *[e.look_again_s for _, e in runs] or [RESCAN_S]))
+            pauses = [deadline - now, RESCAN_S, *(e.look_again_s for _, e in runs)]
+            self._wait(min([*pauses, self._metrics_due - now] if rows else pauses))
 
     def signal(
         self, job: int, attempt: int, action: str, cause: str = "cancelled", grace_s: float = 0.0
     ) -> Dict[str, Any]:
-        """Ask the attempt's supervisor to stop it (with grace), kill it, or revoke it. Repeatable; never weaker."""
+        """Ask the attempt's supervisor to stop it (with grace), kill it, or revoke it. Repeatable; never weaker.
+
+        Returns:
+            {"ok": True, "known": True}; {"ok": False, "known": False}; or, with "retry" and a "reason", that the
+            request does not fit on the disk: we try again at every poll, and you should, for we may not live.
+        """
         entry = self._runs.get(f"{job}.{attempt}")
         if entry is None:
             return {"ok": False, "known": False}
         with self._guard:
-            now = read_json(entry.run.stop) or {}
+            now = entry.wanted or read_dict(entry.run.stop)
             if _STRENGTH[action] >= _STRENGTH.get(str(now.get("action")), 0):
                 # The first cause stays: a kill that follows a time limit is still a time limit.
                 cause = str(now.get("cause") or cause)
-                entry.run.path.mkdir(parents=True, exist_ok=True)
-                write_json(entry.run.stop, {"action": action, "cause": cause, "grace_s": grace_s}, sync=False)
+                entry.wanted = {"action": action, "cause": cause, "grace_s": grace_s}
                 if action == "revoke" and entry.revoked_at is None:
                     entry.revoked_at = time.monotonic()
-        runner = entry.runner(self._boot)
-        if runner is not None and entry.held():
-            procs.kill(runner, signal.SIGUSR1)
+            if entry.wanted is not None and not self._write_request(entry):
+                reason = "the request cannot be written into the run directory; is its disk full?"
+                return {"ok": False, "known": True, "retry": True, "reason": reason}
+        self._call(entry)
         self._nudge()
         return {"ok": True, "known": True}
 
@@ -217,7 +240,7 @@ class Agent:
             entry = self._runs.get(name)
             if entry is None:
                 return {"ok": True}
-            report, _ = entry.report(0, self._boot)
+            report, _ = entry.report(None, self._boot)
             if not report["clear"]:
                 return {"ok": False, "reason": f"attempt {name} is not clear yet"}
             with contextlib.suppress(FileNotFoundError):
@@ -233,9 +256,49 @@ class Agent:
 
     def _active_path(self, name: str) -> Optional[str]:
         try:
-            return (self._active / name).read_text()
+            return os.fsdecode((self._active / name).read_bytes()).strip() or None
         except OSError:
             return None
+
+    def _write_request(self, entry: Attempt) -> bool:
+        """Put what is wanted of the supervisor where it looks; on a full disk at the price of our reserve."""
+        for _ in range(2):
+            try:
+                entry.run.path.mkdir(parents=True, exist_ok=True)
+                write_json(entry.run.stop, entry.wanted, sync=False)
+            except OSError as error:
+                if not no_space(error) or not self._give_reserve():
+                    return False
+            else:
+                entry.wanted = None
+                return True
+        return False
+
+    def _call(self, entry: Attempt) -> None:
+        """Have the supervisor look at its requests now, not at its next turn."""
+        with contextlib.suppress(OSError, ValueError):
+            runner = entry.runner(self._boot)
+            if runner is not None and entry.held():
+                procs.kill(runner, signal.SIGUSR1)
+
+    def _hold_reserve(self) -> None:
+        if not self._reserved:
+            place = self.root / RESERVE
+            try:
+                # Random: a disk that compresses would hold nothing back for zeros.
+                write_atomic(place, os.urandom(RESERVE_BYTES), sync=False)
+                self._reserved = True
+            except OSError:
+                pass
+
+    def _give_reserve(self) -> bool:
+        """Returns whether there was something to give up."""
+        self._reserved = False
+        try:
+            os.unlink(self.root / RESERVE)
+        except OSError:
+            return False
+        return True
 
     def _runner_env(self, spec: Dict[str, Any]) -> Dict[str, str]:
         env = {name: os.environ[name] for name in spawn.INHERITED if name in os.environ and name != FAILPOINTS}

@@ -112,8 +112,12 @@ def oom_kills() -> int:
     return 0
 
 
-def marked(marker: str) -> List[Proc]:
-    """Every live process, except this one, whose environment carries exactly this marker."""
+def marked(marker: str, log: str = "") -> List[Proc]:
+    """Every live process, except this one, that carries exactly this marker in its environment or prints to `log`.
+
+    A program may clear its environment and leave its session; as long as it prints into the attempt's log it is the
+    attempt's. (Its current folder would say less: a person may stand there with a shell.)
+    """
     me = os.getpid()
     if not has_proc():
         word = f"{MARKER}={marker}"
@@ -121,19 +125,32 @@ def marked(marker: str) -> List[Proc]:
         return [Proc(int(x.split()[0]), 0) for x in lines if word in x.split() and int(x.split()[0]) != me]
     needle = f"{MARKER}={marker}".encode()
     found = []
-    for name in os.listdir(PROC):
-        if not name.isdigit() or int(name) == me:
-            continue
-        try:
-            with open(f"{PROC}/{name}/environ", "rb") as f:
-                blob = f.read()
-        except OSError:
-            continue
-        if needle in blob and needle in blob.split(b"\0"):
-            proc = identify(int(name))
-            if proc is not None:
-                found.append(proc)
+    seen = {str(me)}
+    went = True
+    while went:
+        went = False
+        for name in set(os.listdir(PROC)) - seen:
+            seen.add(name)
+            if not name.isdigit():
+                continue
+            blob = _environ(int(name))
+            # One that ended while we looked may have forked another that was not listed yet: look for new ones.
+            went = went or not blob
+            if (needle in blob and needle in blob.split(b"\0")) or (log and _prints_to(name, log)):
+                proc = identify(int(name))
+                if proc is not None:
+                    found.append(proc)
+                else:
+                    went = True
     return found
+
+
+def _prints_to(pid: str, log: str) -> bool:
+    for fd in ("1", "2"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"{PROC}/{pid}/fd/{fd}") in (log, log + " (deleted)"):
+                return True
+    return False
 
 
 def kill(proc: Proc, sig: int = signal.SIGKILL) -> None:
@@ -143,7 +160,7 @@ def kill(proc: Proc, sig: int = signal.SIGKILL) -> None:
             os.kill(proc.pid, sig)
 
 
-def kill_strays(marker: str, listed: Iterable[Proc] = (), *, within_s: float = 5.0) -> List[Proc]:
+def kill_strays(marker: str, listed: Iterable[Proc] = (), *, log: str = "", within_s: float = 5.0) -> List[Proc]:
     """SIGKILL everything with the marker, everything listed and what those started, until nothing is left.
 
     Returns:
@@ -153,16 +170,17 @@ def kill_strays(marker: str, listed: Iterable[Proc] = (), *, within_s: float = 5
     known: Set[Proc] = {p for p in listed if alive(p)}
     pause = 0.002
     while True:
-        known.update(marked(marker))
+        known.update(marked(marker, log))
         for proc in list(known):
             known.update(p for p in map(identify, descendants(proc.pid)) if p is not None and p.pid != os.getpid())
-        left = [p for p in known if alive(p)]
-        if not left:
+        if not known:
             return []
-        for proc in left:
+        met, known = known, {p for p in known if alive(p)}
+        for proc in known:
             kill(proc)
+        # Whoever was met and is gone by now may have forked first: only a look that meets nobody says that it is over.
         if time.monotonic() > deadline:
-            return left
+            return sorted(known or met)
         time.sleep(pause)
         pause = min(0.1, pause * 2)
 
@@ -179,7 +197,7 @@ def write_list(path: str, procs: Iterable[Proc]) -> None:
 
 def read_list(path: str) -> List[Proc]:
     found = []
-    with contextlib.suppress(OSError), open(path) as f:
+    with contextlib.suppress(OSError), open(path, errors="replace") as f:
         for line in f:
             with contextlib.suppress(ValueError):
                 pid, ticks = line.split()
@@ -196,6 +214,27 @@ def _prctl(option: int, value: int) -> bool:
         return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)
     except (OSError, AttributeError):
         return False
+
+
+def _environ(pid: int) -> bytes:
+    """The environment of `pid`; empty when it has none, is gone, or is another user's."""
+    until = time.monotonic() + 0.2
+    while True:
+        try:
+            with open(f"{PROC}/{pid}/environ", "rb") as f:
+                blob = f.read()
+        except OSError:
+            return b""
+        if blob or time.monotonic() > until:
+            return blob
+        # In the midst of exec a process has no environment yet, and must not pass for one that has none.
+        fields = _stat(pid)
+        if fields is None or fields[0] in (b"Z", b"X") or len(fields) < 49:
+            return b""
+        size, start, end = fields[20], fields[47], fields[48]
+        if size == b"0" or (start == end and end != b"0"):
+            return b""
+        time.sleep(0.0005)
 
 
 def _stat(pid: int) -> Optional[List[bytes]]:

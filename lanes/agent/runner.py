@@ -16,9 +16,10 @@ import traceback
 from pathlib import Path
 from typing import List, NoReturn, Optional
 
-from core.fsio import read_json, write_json
+from core.fsio import write_json
 from core.rundir import RunDir
 from lanes.agent import failpoint, procs
+from lanes.agent.safe import read_dict
 from lanes.agent.supervisor import Supervisor
 
 BOOTSTRAP = "import sys; sys.path.append(sys.argv[1]); from lanes.agent.runner import main; main(sys.argv[2:])"
@@ -49,8 +50,7 @@ def supervise(run: RunDir, root: Path) -> None:
     if lock is None:
         return
     failpoint("runner.after_lock")
-    stop = read_json(run.stop) or {}
-    if run.started.exists() or run.manifest.exists() or stop.get("action") == "revoke":
+    if run.started.exists() or run.manifest.exists() or read_dict(run.stop).get("action") == "revoke":
         return
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # from here on the agent may call; requests are read anyway
     me = procs.identify(os.getpid())

@@ -23,6 +23,7 @@ from core.rundir import RunDir, seal
 from lanes.agent import audit, failpoint, procs, setup, spawn
 from lanes.agent.beat import INTERVAL_S, Heart, Phase
 from lanes.agent.declared import REPORTED, Declared
+from lanes.agent.safe import clean, read_dict
 from lanes.agent.verdict import (
     CANCELLED,
     DISK_FULL,
@@ -108,7 +109,7 @@ class Supervisor:
     def note(self, text: str) -> None:
         """A line of our own in the log."""
         with contextlib.suppress(OSError):
-            os.write(self.log_fd, f"lab: {text}\n".encode())
+            os.write(self.log_fd, f"lab: {text}\n".encode("utf-8", "backslashreplace"))
 
     # The attempt, step by step.
 
@@ -134,12 +135,23 @@ class Supervisor:
             if not full:
                 self.note(traceback.format_exc())
             self.stop = self.stop or Stop(DISK_FULL if full else SETUP, f"the working folder cannot be made: {error}")
+        except Revoked:
+            raise
+        except Exception as error:  # a bug of ours, or something very odd: still it ends with a seal that says so
+            self.note(traceback.format_exc())
+            what = "the working folder cannot be made" if self.child is None else "its supervisor stumbled"
+            cause = SETUP if self.child is None else ERROR
+            self.stop = self.stop or Stop(cause, f"{what}: {type(error).__name__}: {error}")
         seconds = time.monotonic() - self._started_at if self.child else 0.0
         self.heart.beat(Phase.ENDING)
         self._end_everything()
         try:
             return self._look(found, prepared, declared, seconds)
-        except OSError as error:
+        except Revoked:
+            raise
+        except Exception as error:
+            if not isinstance(error, OSError):
+                self.note(traceback.format_exc())
             cause = DISK_FULL if no_space(error) else ERROR
             self.stop = self.stop or Stop(cause, f"the results could not be collected: {error}")
             return {**verdict(found._replace(ended=self.ended, stop=self.stop)), "seconds": round(seconds, 3)}
@@ -184,8 +196,8 @@ class Supervisor:
         """Collect the outputs and everything else that the verdict needs."""
         tick = self.heart.tick
         traced, blind = self._finish_tracing(declared)
-        said = read_json(self.dir.outcome)
-        rows = (said or {}).get("rows") or {}
+        said = read_dict(self.dir.outcome)
+        rows = said["rows"] if isinstance(said.get("rows"), dict) else {}
         step = last_step(self.dir.metrics)
         missing: List[str] = []
         stale: List[str] = []
@@ -196,7 +208,7 @@ class Supervisor:
                 left = setup.left_behind(self.dir, prepared, outputs)
             missing = setup.collect_outputs(self.dir, prepared, outputs, tick)
             stale = setup.changed_inputs(prepared.linked, tick)
-        missing += unmet(self.spec, read_json(self.dir.plan, {}), self.dir, rows, step)
+        missing += unmet(self.spec, read_dict(self.dir.plan), self.dir, rows, step)
         disk = os.statvfs(self.dir.path)
         found = found._replace(
             ended=self.ended,
@@ -210,7 +222,7 @@ class Supervisor:
         undeclared = declared.undeclared() if traced != "none" else []
         write_json(
             self.dir.opens,
-            {"version": 1, "traced": traced, "undeclared": undeclared, "left": left, "unread_calls": blind},
+            clean({"version": 1, "traced": traced, "undeclared": undeclared, "left": left, "unread_calls": blind}),
             sync=False,
         )
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -231,6 +243,7 @@ class Supervisor:
     def _seal(self, outcome: Dict[str, Any]) -> None:
         self.heart.beat(Phase.SEALING)
         self._refuse_if_revoked()
+        outcome = clean(outcome)
         self.note(f"ended: {outcome['cause']}" + (f": {outcome['message']}" if outcome["message"] else ""))
         shutil.rmtree(self.dir.path / "tmp", ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -253,7 +266,7 @@ class Supervisor:
 
     def _requests(self) -> None:
         """Act on stop.json (from the agent) and on SIGTERM (from whoever shuts this machine down)."""
-        request = read_json(self.dir.stop) or {}
+        request = read_dict(self.dir.stop)
         text = repr(sorted(request.items()))
         if request and text != self._asked:
             self._asked = text
@@ -280,7 +293,7 @@ class Supervisor:
         self.kill_at = until if self.kill_at is None else min(self.kill_at, until)
 
     def _refuse_if_revoked(self) -> None:
-        if (read_json(self.dir.stop) or {}).get("action") == "revoke":
+        if read_dict(self.dir.stop).get("action") == "revoke":
             raise Revoked
 
     def _setup_tick(self) -> None:

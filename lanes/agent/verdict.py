@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from core.rundir import RunDir
+from lanes.agent.safe import open_plain
 
 # The strings of core.states.Cause, which needs a newer Python than lanes have.
 OK, ERROR, SIGNAL, TIME_LIMIT, CANCELLED = "ok", "error", "signal", "time-limit", "cancelled"
@@ -56,8 +57,8 @@ def verdict(found: Found) -> Dict[str, Any]:
     """Returns: {"cause", "message", "exit_code", "signal"}."""
     child = found.child or {}
     ended = found.ended or Ended()
-    code = child.get("exit_code", ended.exit_code)
-    number = child.get("signal", ended.signal)
+    code = _whole(child.get("exit_code", ended.exit_code))
+    number = _whole(child.get("signal", ended.signal))
     cause, message = _judge(found, child, ended, code, number)
     return {"cause": cause, "message": message, "exit_code": code, "signal": number}
 
@@ -114,7 +115,7 @@ def unmet(
 def last_step(metrics: Path) -> Optional[int]:
     """The highest step among the last rows of metrics.jsonl; lines that are no step rows do not count."""
     try:
-        with open(metrics, "rb") as f:
+        with open_plain(metrics) as f:
             f.seek(max(0, os.fstat(f.fileno()).st_size - _TAIL))
             lines = f.read().split(b"\n")
     except OSError:
@@ -127,10 +128,13 @@ def step_of(line: bytes) -> Optional[int]:
     if not line.startswith(b"{"):
         return None
     try:
-        step = json.loads(line).get("step")
-    except ValueError:
+        return _whole(json.loads(line).get("step"))
+    except (ValueError, RecursionError):
         return None
-    return step if isinstance(step, int) and not isinstance(step, bool) else None
+
+
+def _whole(value: Any) -> Optional[int]:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _artifact(path: Path) -> str:

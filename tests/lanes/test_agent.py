@@ -9,14 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core.fsio import read_json, write_json
-from core.rundir import verify_manifest
-from lanes.agent import FAILPOINTS, SHIPPED, procs
+from core.rundir import RunDir, verify_manifest
+from lanes.agent import FAILPOINTS, SHIPPED, agent, procs
+from lanes.agent.attempt import BACKLOG, METRICS_CHUNK, Attempt, Report
 from lanes.agent.supervisor import PROCS
 from tests.lanes.support import REPO, STUBBORN, Lane, alive, kill9, wait_file
 from tests.support import wait_for
@@ -201,6 +203,9 @@ def test_everything_killed_at_once(lane: Lane, tmp_path: Path) -> None:
     lane.new_agent()
     report = lane.wait_gone(1)
     assert (report["phase"], report["reason"]) == ("lost", "runner-died")
+    # It cleared its environment and left its session, but still prints into the attempt's log.
+    grandchild = int((tmp_path / "grandchild").read_text())
+    assert procs.identify(grandchild) is None
 
 
 @pytest.mark.parametrize("point", ["runner.after_lock", "agent.before_launch"])
@@ -294,6 +299,26 @@ def test_pids_of_before_a_reboot_are_left_alone(lane: Lane) -> None:
         bystander.wait()
 
 
+def test_a_process_is_found_in_the_midst_of_exec() -> None:
+    """For an instant it has no environment to be known by; whoever looked then said clear too early."""
+    if not procs.has_proc():
+        pytest.skip("needs /proc")
+    env = {procs.MARKER: "lab:test:exec:1:0"}
+    for _ in range(300):
+        with subprocess.Popen(["/bin/sleep", "600"], env=env) as process:
+            try:
+                assert [p.pid for p in procs.marked(env[procs.MARKER])] == [process.pid]
+            finally:
+                process.kill()
+    with subprocess.Popen(["/bin/sleep", "600"], env={}) as process:  # the negative twin: it has none
+        try:
+            begun = time.monotonic()
+            assert procs.marked(env[procs.MARKER]) == []
+            assert time.monotonic() - begun < 5
+        finally:
+            process.kill()
+
+
 def test_revoked_attempts_never_seal(lane: Lane, tmp_path: Path) -> None:
     lane.start(lane.python(1, STUBBORN, str(tmp_path)))
     wait_file(tmp_path / "grandchild", "the grandchild")
@@ -349,6 +374,211 @@ def test_put_keeps_to_its_folder(lane: Lane) -> None:
     assert Path(lane.agent.put("a/b.bin", b"123")).read_bytes() == b"123"
     with pytest.raises(ValueError, match="outside"):
         lane.agent.put("../b.bin", b"123")
+
+
+# Run directories in which odd things lie.
+
+
+def _nested(run: RunDir) -> None:
+    run.metrics.write_bytes(b'{"a":' * 10_000 + b"\n")
+
+
+def _number_too_large(run: RunDir) -> None:
+    (run.path / "progress.json").write_text('{"done": 1' + "0" * 400 + ', "total": 2}')
+
+
+ODD: list[Callable[[RunDir], object]] = [
+    _nested,
+    _number_too_large,
+    lambda run: (run.path / "progress.json").mkdir(),
+    lambda run: (run.path / "progress.json").write_text("[1]"),
+    lambda run: (run.path / "progress.json").write_text('{"done": "x", "total": {}, "note": 7}'),
+    lambda run: (run.path / "progress.json").write_text("[" * 100_000),
+    lambda run: os.mkfifo(run.path / "progress.json"),
+    lambda run: os.mkfifo(run.metrics),
+    lambda run: run.metrics.mkdir(),
+    lambda run: run.started.write_text("[1]"),
+    lambda run: run.stop.write_text("[1]"),
+    lambda run: run.manifest.mkdir(),
+    lambda run: run.heartbeat.write_bytes(b"\xff" * 200),
+    lambda run: (run.path / PROCS).write_bytes(b"\xff\xfe 1\n"),
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_run_directory_hides_no_other(lane: Lane, odd: Callable[[RunDir], object]) -> None:
+    lane.start(lane.spec(1, ["/bin/sleep", "600"]))
+    lane.start(lane.spec(2, ["/bin/true"]))
+    lane.wait_running(1)
+    odd(lane.run_dir(1))
+    assert lane.wait_gone(2)["outcome"]["cause"] == "ok"
+    report = lane.report(1)
+    assert (report["progress"], report["clear"]) == (None, False)
+    json.dumps(report)
+    assert lane.agent.signal(1, 1, "kill")["known"]
+
+
+def test_what_cannot_be_read_is_said_as_it_was_last(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    lane.start(lane.spec(1, ["/bin/sleep", "600"]))
+    lane.start(lane.spec(2, ["/bin/sleep", "600"]))
+    before = lane.wait_running(1)
+    lane.wait_running(2)
+    cursor = lane.agent.poll({}, 0)["cursor"]
+    look = Attempt._look
+
+    def broken(self: Attempt, offset: int | None, boot: str) -> tuple[Report, int]:
+        if self.job == 1:
+            raise OSError(5, "Input/output error")
+        return look(self, offset, boot)
+
+    monkeypatch.setattr(Attempt, "_look", broken)
+    kill9(before["pid"])
+    kill9(before["child"])
+    frame = lane.agent.poll(cursor, 0)
+    one, two = frame["reports"]
+    assert one["reason"] == "unreadable: OSError: [Errno 5] Input/output error"
+    assert (one["phase"], one["pid"], one["clear"]) == ("running", before["pid"], False)
+    assert (two["phase"], two["reason"]) == ("running", "")
+    assert not lane.agent.reap(1, 1)["ok"]
+    fresh = lane.new_agent().poll({}, 0)["reports"][0]
+    assert (fresh["phase"], fresh["clear"], fresh["sealed"]) == ("starting", False, False)
+    monkeypatch.undo()
+    assert lane.wait_gone(1)["reason"] == "runner-died"
+
+
+def test_an_active_file_that_was_cut_short_is_passed_over(lane: Lane) -> None:
+    lane.start(lane.spec(1, ["/bin/true"]))
+    (lane.root / "active" / "2.1").touch()
+    (lane.root / "active" / "odd").write_text("/tmp")
+    (lane.root / "active" / "3.1").mkdir()
+    lane.new_agent()
+    assert [r["job"] for r in lane.agent.poll({}, 0)["reports"]] == [1]
+    lane.wait_gone(1)
+
+
+def test_reports_name_the_boot(lane: Lane) -> None:
+    lane.start(lane.spec(1, ["/bin/sleep", "600"]))
+    assert lane.wait_running(1)["boot_id"] == procs.boot_id()
+    started = read_json(lane.run_dir(1).started)
+    write_json(lane.run_dir(1).started, {**started, "boot_id": "another boot"})
+    assert lane.report(1)["boot_id"] == "another boot"
+    write_json(lane.run_dir(1).started, started)
+
+
+def test_a_runner_can_be_told_from_its_first_instant(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who clears up after Ray knows by these words what is not Ray's."""
+    if not procs.has_proc():
+        pytest.skip("needs /proc")
+    seen: list[bytes] = []
+
+    class Seen(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **named)
+            seen.append(Path(f"/proc/{self.pid}/cmdline").read_bytes())
+
+    monkeypatch.setattr(agent.subprocess, "Popen", Seen)
+    lane.start(lane.spec(1, ["/bin/sleep", "600"]))
+    pid = lane.wait_running(1)["pid"]
+    seen.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+    assert all(b"lanes.agent.runner" in argv for argv in seen[1:])
+    # The first process leaves as soon as it has forked: met too late, it has no words at all.
+    assert seen[0] == b"" or b"lanes.agent.runner" in seen[0]
+
+
+# Step rows.
+
+
+def _rows(attempt: Attempt, offset: int) -> tuple[Report, int]:
+    return attempt._metrics(offset, METRICS_CHUNK)
+
+
+def _row(step: int, **more: Any) -> bytes:
+    return json.dumps({"step": step, **more}).encode() + b"\n"
+
+
+def test_every_step_row_is_told_with_its_place(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    attempt = Attempt("1.1", run, 0)
+    text = b"".join([_row(0), b"no row\n", b"\n", b"{\n", _row(1, note="\xe9"), b"x" * (3 * METRICS_CHUNK) + b"\n"])
+    text += b"".join(_row(n, pad="p" * (n % 97)) for n in range(2, 5000))
+    run.metrics.write_bytes(text + b'{"step": 5000')
+    got: list[tuple[int, int]] = []
+    offset, looks = 0, 0
+    while looks < 100:
+        found, end = _rows(attempt, offset)
+        assert (found["metrics_skipped"], len(found["metrics"])) == (0, len(found["metrics_at"]))
+        for at, line in zip(found["metrics_at"], found["metrics"], strict=True):
+            assert text[at:].startswith(line.encode() + b"\n")
+            got.append((at, json.loads(line)["step"]))
+        if end == offset:
+            break
+        offset, looks = end, looks + 1
+    assert [step for _at, step in got] == list(range(5000))
+    assert offset == len(text)
+    with run.metrics.open("ab") as f:
+        f.write(b"}\n")
+    found, _end = _rows(attempt, offset)
+    assert (found["metrics"], found["metrics_at"]) == (['{"step": 5000}'], [len(text)])
+
+
+def test_from_the_middle_of_a_line_nothing_false_is_told(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.metrics.write_bytes(b'{"a": {"step": 7}\n' + _row(1))
+    found, _end = _rows(Attempt("1.1", run, 0), 6)
+    assert found["metrics"] == ['{"step": 1}']
+
+
+def test_a_backlog_is_passed_over_and_said(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    line = _row(1, pad="p" * 85)
+    run.metrics.write_bytes(line * (3 * BACKLOG // len(line)))
+    size = run.metrics.stat().st_size
+    found, end = _rows(Attempt("1.1", run, 0), 0)
+    assert found["metrics_skipped"] == size - BACKLOG
+    assert all(at % len(line) == 0 and at >= size - BACKLOG for at in found["metrics_at"])
+    assert size - BACKLOG < end <= size - BACKLOG + METRICS_CHUNK
+    # The negative twin: no more than that behind, and nothing is passed over.
+    assert _rows(Attempt("1.1", run, 0), size - BACKLOG)[0]["metrics_skipped"] == 0
+
+
+def test_a_file_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.metrics.write_bytes(_row(1) * 10)
+    _found, end = _rows(Attempt("1.1", run, 0), 0)
+    run.metrics.write_bytes(_row(5))
+    found, end = _rows(Attempt("1.1", run, 0), end)
+    assert (found["metrics"], end) == (['{"step": 5}'], len(_row(5)))
+
+
+def test_the_last_report_has_all_rows(lane: Lane, tmp_path: Path) -> None:
+    (tmp_path / "go").touch()
+    lane.start(lane.python(1, STEPS, "9000", str(tmp_path / "go")))
+    report = lane.wait_gone(1)
+    assert lane.run_dir(1).metrics.stat().st_size > 2 * METRICS_CHUNK
+    assert [json.loads(line)["step"] for line in report["metrics"]] == list(range(9000))
+
+
+CHATTY = """
+import os, time
+fd = os.open(os.environ["LAB_METRICS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+step = 0
+while True:
+    os.write(fd, b'{"step": %d}\\n' % step)
+    step += 1
+    time.sleep(0.001)
+"""
+
+
+def test_step_rows_alone_do_not_keep_a_poll_busy(lane: Lane) -> None:
+    lane.start(lane.python(1, CHATTY))
+    lane.wait(1, lambda r: r["phase"] == "running" and r["step"], "the first steps")
+    cursor: dict[str, Any] = lane.agent.poll({}, 0)["cursor"]
+    until, polls, rows = time.monotonic() + 2.0, 0, 0
+    while time.monotonic() < until:
+        frame = lane.agent.poll(cursor, 2.0)
+        cursor, polls, rows = frame["cursor"], polls + 1, rows + len(frame["reports"][0]["metrics"])
+    assert rows > 0
+    assert polls <= 2.0 / agent.METRICS_EVERY_S + 3
 
 
 # What is carried to a lane.

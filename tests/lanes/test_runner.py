@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import pytest
 from core.fsio import read_json, sha256_file
 from core.rundir import verify_manifest
 from lanes.agent import beat, setup
+from lanes.agent.agent import RESERVE
 from lanes.agent.verdict import Ended, Found, Stop, verdict
 from tests.lanes.support import STUBBORN, Lane, alive, declared, kill9, wait_file
 from tests.support import wait_for
@@ -440,8 +442,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> None:
-    """Leave not one free block."""
-    with (disk / "fill").open("wb", buffering=0) as f, contextlib.suppress(OSError):
+    """Leave not one free block. What was filled before stays."""
+    place = next(p for p in (disk / f"fill-{n}" for n in itertools.count()) if not p.exists())
+    with place.open("wb", buffering=0) as f, contextlib.suppress(OSError):
         while True:
             f.write(bytes(4096))
 
@@ -478,10 +481,105 @@ def test_a_disk_that_is_full_at_the_start(small_disk: Path) -> None:
         fill(small_disk)
         answer = lane.agent.start(lane.spec(1, ["/bin/true"]), str(lane.run_dir(1).path))
         assert (answer["ok"], answer["cause"]) == (False, "disk-full")
-        (small_disk / "fill").unlink()
+        (small_disk / "fill-0").unlink()
         assert lane.outcome(lane.spec(2, ["/bin/true"]))["cause"] == "ok"
     finally:
         lane.end()
+
+
+@pytest.mark.root
+def test_a_request_to_stop_fits_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    """The agent gives up its reserve for it; without one it says so, and asks again when there is room."""
+    lane = Lane(small_disk)
+    try:
+        for job in (1, 2, 3):
+            lane.start(lane.spec(job, ["/bin/sh", "-c", f"echo x > {tmp_path}/runs-{job}; exec sleep 600"]))
+            wait_file(tmp_path / f"runs-{job}", "the program")
+        fill(small_disk)
+        reserve = lane.root / RESERVE
+        assert reserve.exists()
+        assert lane.agent.signal(1, 1, "stop", "cancelled", 0.0) == {"ok": True, "known": True}
+        assert not reserve.exists()
+        assert lane.wait_gone(1)["outcome"]["cause"] == "cancelled"
+        reserve.unlink(missing_ok=True)
+        fill(small_disk)
+        answer = lane.agent.signal(2, 1, "stop", "cancelled", 0.0)
+        assert (answer["ok"], answer["known"], answer["retry"]) == (False, True, True)
+        assert not lane.run_dir(2).stop.exists()
+        assert lane.report(2)["phase"] == "running"
+        fill(small_disk)
+        assert not lane.agent.signal(3, 1, "revoke")["ok"]
+        lane.agent.signal(3, 1, "stop", "cancelled", 60.0)  # cannot take it back
+        # What may never commit is ended without a word in writing.
+        report = lane.wait_gone(3)
+        assert (report["phase"], report["reason"], report["sealed"]) == ("lost", "revoked", False)
+        for name in ("fill-0", "fill-1", "fill-2"):
+            (small_disk / name).unlink()
+        assert lane.wait_gone(2)["outcome"]["cause"] == "cancelled"
+        assert read_json(lane.run_dir(2).stop)["action"] == "stop"
+        wait_for(lambda: lane.agent.poll({}, 0) and reserve.exists(), "the reserve to be held again", deadline_s=20)
+    finally:
+        lane.end()
+
+
+# Names that are no text, and files of ours that a program has spoilt.
+
+
+ODD_NAMES = b"""
+import os, sys
+os.makedirs("out")
+open(b"out/caf\\xe9.txt", "w").write("x")
+os.symlink(b"caf\\xe9.txt", b"out/l\\xe9nk")
+open(b"left\\xe9.txt", "w").write("x")
+os.symlink(os.environ["OUTSIDE"].encode() + b"/secr\\xe9t", "leads")
+open(os.environ["OUTSIDE"].encode() + b"/secr\\xe9t", "a").write("x")
+open(os.environ["OUTSIDE"].encode() + b"/re\\xe9d").read()
+""".decode()
+
+
+@pytest.mark.parametrize("outputs", [["out"], ["out", "leads"]])
+def test_names_that_are_no_text(lane: Lane, tmp_path: Path, outputs: list[str]) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    with open(os.fsencode(outside) + b"/re\xe9d", "w") as f:
+        f.write("x")
+    env = {"OUTSIDE": str(outside)}
+    outcome = lane.outcome(
+        lane.spec(1, [sys.executable, "-c", ODD_NAMES], outputs=outputs, env=env, code=_code(tmp_path))
+    )
+    run = lane.run_dir(1)
+    if len(outputs) > 1:
+        assert outcome["cause"] == "incomplete"
+        assert "secr\\udce9t" in outcome["message"]
+        assert "secr\\udce9t" in lane.log(1)
+    else:
+        assert outcome["cause"] == "ok"
+    assert "sub/left\\udce9.txt" in outcome["left"]
+    if outcome["traced"] != "none":
+        assert any(path.endswith("/re\\udce9d") for path in outcome["undeclared"])
+    # Readable by anybody, and the files of the seal by their real names.
+    json.dumps([outcome, read_json(run.opens)], ensure_ascii=False).encode()
+    names = {os.fsencode(name) for name in read_json(run.manifest)["files"]}
+    assert {b"artifacts/out/caf\xe9.txt", b"artifacts/out/l\xe9nk"} <= names
+    assert verify_manifest(run) == []
+    # The negative twin: one byte more in the file with the odd name.
+    with open(os.fsencode(run.artifacts) + b"/out/caf\xe9.txt", "a") as f:
+        f.write("y")
+    assert len(verify_manifest(run)) == 1
+
+
+@pytest.mark.parametrize("name", ["outcome.json", "plan.json", "stop.json", "progress.json", "metrics.jsonl"])
+@pytest.mark.parametrize("text", ["[1]", "[" * 100_000, '{"rows": [1], "last_step": "x", "step": []}'])
+def test_files_of_ours_that_a_program_has_spoilt(lane: Lane, name: str, text: str) -> None:
+    """It ends with a seal that says something, and the agent stays able to read it."""
+    code = """
+import os, sys
+run = os.path.dirname(os.environ["LAB_METRICS"])
+open(os.path.join(run, sys.argv[1]), "w").write(sys.argv[2] + "\\n")
+"""
+    outcome = lane.outcome(lane.python(1, code, name, text))
+    assert outcome["cause"] == ("error" if name == "plan.json" and "rows" in text else "ok")
+    assert verify_manifest(lane.run_dir(1)) == []
 
 
 # The verdict, as a pure function.
