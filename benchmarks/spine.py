@@ -134,8 +134,8 @@ def bench_replay(folder: Path) -> None:
 
         def inserted() -> object:
             conn.execute("BEGIN")
-            conn.execute("CREATE TEMP TABLE floor AS SELECT * FROM job")
-            conn.execute("CREATE TEMP TABLE floor2 AS SELECT * FROM attempt")
+            conn.execute("CREATE TEMP TABLE floor AS SELECT * FROM job_state")
+            conn.execute("CREATE TEMP TABLE floor2 AS SELECT * FROM attempt_state")
             return conn.execute("ROLLBACK")
 
         taken: list[float] = []
