@@ -49,11 +49,11 @@ class Session:
             yield journal
 
     @contextlib.contextmanager
-    def asking(self) -> Iterator[Journal]:
-        """The journal for writing requests."""
+    def asking(self, *, migrate: bool = True) -> Iterator[Journal]:
+        """The journal for writing requests; as an older controller left it where `migrate` is false."""
         from core.journal import Journal, Role
 
-        with Journal.open(self.home, Role.CLIENT) as journal:
+        with Journal.open(self.home, Role.CLIENT, migrate=migrate) as journal:
             yield journal
 
     def show_version(self) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from core.errors import Unavailable
+from core.errors import Refused, Unavailable
 from core.journal import query
 from core.journal.query import Attempt
 from core.states import EventKind
@@ -70,7 +70,8 @@ def _stop(here: Session, kill: bool, timeout_s: float) -> None:
     """Ask until it is down: one that is just starting forgets what was asked of the one before it."""
     from lanes.start import controller_alive, wake
 
-    with here.asking() as journal:
+    # Also one of an older version, which `lab up` of a newer one could not talk to.
+    with here.asking(migrate=False) as journal:
 
         def down() -> bool:
             if not controller_alive(here.home):
@@ -91,5 +92,8 @@ def _stop(here: Session, kill: bool, timeout_s: float) -> None:
 
 
 def _open_attempts(here: Session) -> list[Attempt]:
-    with here.reading() as journal:
-        return query.open_attempts(journal.conn)
+    try:
+        with here.reading() as journal:
+            return query.open_attempts(journal.conn)
+    except Refused:  # an older controller's journal: it is migrated once that one is down
+        return []
