@@ -124,7 +124,7 @@ def last_step(metrics: Path) -> int | None:
             for line in f:
                 try:
                     step = int(json.loads(line)["step"])
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     continue
                 best = step if best is None else max(best, step)
     return best
