@@ -71,6 +71,11 @@ class Home:
         return self.path / "attempts"
 
     @property
+    def batches(self) -> Path:
+        """Run directories of batches: many cells each."""
+        return self.path / "batches"
+
+    @property
     def code(self) -> Path:
         return self.path / "code"
 
@@ -144,7 +149,7 @@ class Home:
         refuse_unsafe_filesystem(self.path)
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._keep_to_ourselves()
-        for folder in (self.attempts, self.code, self.tables, self.backups, self.lanes):
+        for folder in (self.attempts, self.batches, self.code, self.tables, self.backups, self.lanes):
             folder.mkdir(exist_ok=True)
 
     def _keep_to_ourselves(self) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from core.rundir import Checkpoint
+    from core.study import Study
 
 GROUP = "lab.kinds"
 
@@ -157,6 +158,10 @@ class Kind:
     def inputs(self, params: Any) -> dict[str, Path]:
         """Inputs that follow from the parameters, name -> path, hashed at submit like declared ones."""
         return {}
+
+    def study(self, params: Any) -> Study | None:
+        """A DAG of jobs and sweeps that is recorded in place of one job, or None (the usual case)."""
+        return None
 
     def run(self, ctx: Context) -> None:
         """Do the work. Return means success if the expectations hold; raise otherwise."""

@@ -58,6 +58,7 @@ class Cause(StrEnum):
     CHECK_CANNOT_FAIL = "check-cannot-fail"  # a negative control passed
     BAD_SEAL = "bad-seal"  # the files do not match the manifest
     DEPENDENCY = "dependency"
+    MAX_FAILS = "max-fails"  # too many cells of its sweep had failed before it began
 
 
 # How often each cause may be retried without the user asking for it. What is not named is not retried:
@@ -93,6 +94,9 @@ class EventKind(StrEnum):
 
     SPEC = "spec"
     SUBMITTED = "submitted"
+    SWEPT = "swept"  # a sweep and its cells, which are in the table `cell`
+    AXES = "axes"  # what a sweep goes over, and the jobs that answer cells of it; follows SWEPT
+    DISCARDED = "discarded"  # evidence that was removed on request
     CANCEL_ASKED = "cancel-asked"
     HOLD_ASKED = "hold-asked"
     RELEASE_ASKED = "release-asked"
@@ -111,12 +115,21 @@ class EventKind(StrEnum):
     ATTEMPT_ENDED = "attempt-ended"
     REQUEUED = "requeued"
     JOB_ENDED = "job-ended"
+    SWEEP_OPENED = "sweep-opened"  # its dependencies are fulfilled: its cells may be placed
+    CELLS = "cells"  # many cells change their state at once, without an attempt
+    BATCH_PLACED = "batch-placed"
+    BATCH_ENDED = "batch-ended"
+    CELL_ENDED = "cell-ended"  # a cell of a batch that did not plainly succeed
+    COMPACTED = "compacted"  # small table parts became large ones
 
 
 REQUEST_EVENTS = frozenset(
     {
         EventKind.SPEC,
         EventKind.SUBMITTED,
+        EventKind.SWEPT,
+        EventKind.AXES,
+        EventKind.DISCARDED,
         EventKind.CANCEL_ASKED,
         EventKind.HOLD_ASKED,
         EventKind.RELEASE_ASKED,

@@ -17,7 +17,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class _Found:
     rows: Rows
     source: str
     id_floor: int
+    cells: Rows = field(default_factory=list)  # of the sweeps among them
+    payload: Rows = field(default_factory=list)  # result rows that were not in files yet
 
 
 def recover(home: Home) -> Recovery:
@@ -84,7 +86,8 @@ def _alone(home: Home) -> Iterator[None]:
 def _recover(home: Home) -> Recovery:
     seen = _witness(home)
     best = _longest(home)
-    orphans = _orphans(home, {row[3] for row in best.rows if row[2] == EventKind.SUBMITTED})
+    known = {row[3] for row in best.rows if row[2] in (EventKind.SUBMITTED, EventKind.SWEPT)}
+    orphans = _orphans(home, known | {row[0] for row in best.cells})
     if not best.rows and not orphans:
         raise NotFound(f"nothing of a journal is left in {home.path}", hint="restore the folder from your own backup")
     report = Recovery(home.path / f"damaged-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
@@ -147,12 +150,14 @@ def _longest(home: Home) -> _Found:
             floor = max(floor, found.id_floor)
             if len(found.rows) > len(best.rows):
                 best = found
-    return _Found(best.rows, best.source, floor)
+    return replace(best, id_floor=floor)
 
 
 def _read(path: Path, copy: Path) -> _Found:
     """Events from the first on, up to the first that is missing, unreadable or nonsense. Works on a copy."""
     rows: Rows = []
+    cells: Rows = []
+    payload: Rows = []
     floor = 0
     try:
         # The log first: a reader that closes now may move it into the file, which then has what the copy has, and not
@@ -165,18 +170,37 @@ def _read(path: Path, copy: Path) -> _Found:
         with contextlib.closing(sqlite3.connect(copy)) as conn:
             with contextlib.suppress(sqlite3.Error, ValueError):
                 for row in conn.execute(f"SELECT {_EVENT_COLUMNS} FROM event ORDER BY seq"):
-                    json.loads(row[6])
+                    data = json.loads(row[6])
                     EventKind(row[2])
                     if row[0] != len(rows) + 1:
                         break
+                    if row[2] == EventKind.SWEPT:
+                        own = conn.execute(_CELLS, (row[3], row[3], data["cells"])).fetchall()
+                        if len(own) != data["cells"]:
+                            break  # a sweep without its cells is not what was submitted
+                        cells += own
                     rows.append(tuple(row))
+            # What of these cannot be read is named when its part is asked for.
+            with contextlib.suppress(sqlite3.Error):
+                payload = [(i,) for (i,) in conn.execute("SELECT id FROM payload ORDER BY id")]
+            payload = [p for (i,) in payload if (p := _payload(conn, i)) is not None and i < (len(rows) + 1) * 256]
             with contextlib.suppress(sqlite3.Error, ValueError, TypeError):
                 floor = int(conn.execute("SELECT value FROM meta WHERE key = 'id_floor'").fetchone()[0])
     except sqlite3.Error:
         pass
     finally:
         _remove(copy)
-    return _Found(rows, str(path), floor)
+    return _Found(rows, str(path), floor, cells, payload)
+
+
+_CELLS = "SELECT id, sweep, key, name, params, spec FROM cell WHERE id > ? AND id <= ? + ? ORDER BY id"
+
+
+def _payload(conn: sqlite3.Connection, part_id: int) -> tuple[int, bytes] | None:
+    with contextlib.suppress(sqlite3.Error):
+        row = conn.execute("SELECT id, data FROM payload WHERE id = ?", (part_id,)).fetchone()
+        return (row[0], row[1]) if row else None
+    return None
 
 
 def _remove(database: Path) -> None:
@@ -216,6 +240,8 @@ def _build(tmp: Path, best: _Found, orphans: dict[int, dict[str, Any]], seen: wi
         conn.execute("BEGIN")
         schema.create(conn, generation)
         conn.executemany("INSERT INTO event VALUES(?,?,?,?,?,?,?)", rows)
+        conn.executemany("INSERT INTO cell VALUES(?,?,?,?,?,?)", best.cells)
+        conn.executemany("INSERT INTO payload VALUES(?,?)", best.payload)
         replay(conn)
         seq = len(rows)
         for job, spec in orphans.items():
@@ -228,7 +254,7 @@ def _build(tmp: Path, best: _Found, orphans: dict[int, dict[str, Any]], seen: wi
                 )
                 apply(conn, [(seq, kind, about)])
         # Ids that were given out are never given out again, whatever became of their jobs.
-        taken = [r[3] for r in rows if r[2] == EventKind.SUBMITTED]
+        taken = [r[3] for r in rows if r[2] in (EventKind.SUBMITTED, EventKind.SWEPT)] + [r[0] for r in best.cells]
         floor = max(best.id_floor, seen.last_job if seen else 0, *orphans, *taken)
         conn.execute("INSERT OR REPLACE INTO meta VALUES('id_floor', ?)", (str(floor),))
         conn.execute("COMMIT")

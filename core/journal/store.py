@@ -71,6 +71,9 @@ class Tx:
     def extend(self, events: Iterable[Event]) -> int:
         """Append and apply many events as one. Returns the last sequence number.
 
+        A SWEPT event is written as two: what may be long, its axes and members, stands in an event of its own, for
+        the other is looked into with every cell.
+
         Raises:
             sqlite3.IntegrityError: the event would break the promise (a second terminal record, say).
             PermissionError: a client tried to write a state; only the controller may.
@@ -78,7 +81,7 @@ class Tx:
         now = time.time()
         first = self._next
         rows = []
-        for event in events:
+        for event in _split(events):
             if self._role is not Role.CONTROLLER and event.kind not in REQUEST_EVENTS:
                 raise PermissionError(f"only the controller writes {event.kind!r} events")
             lane = None if event.lane is None else _text(event.lane)
@@ -89,9 +92,35 @@ class Tx:
         apply(self.conn, subjects)
         return max(first, self._next - 1)
 
+    def add_cells(self, rows: Iterable[tuple[int, int, str, str, str, str | None]]) -> None:
+        """The cells of a sweep whose SWEPT event follows in this transaction.
+
+        Args:
+            rows: (job id, sweep id, key, name, parameters as JSON, digest of a spec of its own or None).
+        """
+        self.conn.executemany("INSERT INTO cell VALUES(?,?,?,?,?,?)", rows)
+
+    def attach(self, seq: int, place: int, data: bytes) -> None:
+        """The rows of the table part number `place` of the event `seq`: as durable as the event."""
+        self.conn.execute("INSERT INTO payload VALUES(?,?)", (seq * 256 + place, data))
+
+    def drop_payload(self, part_ids: Iterable[int]) -> None:
+        """Forget rows that a COMPACTED event of this transaction put elsewhere."""
+        self.conn.executemany("DELETE FROM payload WHERE id = ?", [(i,) for i in part_ids])
+
     def next_job_id(self, floor: int = 0) -> int:
         """The id for a new job: above every id that was ever given out."""
         return max(int(self.conn.execute(_LAST_JOB).fetchone()[0]), floor) + 1
+
+
+def _split(events: Iterable[Event]) -> Iterator[Event]:
+    for event in events:
+        if event.kind is not EventKind.SWEPT or "axes" not in event.data:
+            yield event
+            continue
+        long = {name: event.data[name] for name in ("axes", "members")}
+        yield Event(event.kind, event.job, data={n: v for n, v in event.data.items() if n not in long})
+        yield Event(EventKind.AXES, event.job, data=long)
 
 
 def as_json(data: dict[str, Any]) -> str:
