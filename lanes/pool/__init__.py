@@ -1,0 +1,1 @@
+"""Pooled cells: short, pure jobs that run many at once inside warm Ray workers."""
