@@ -46,7 +46,11 @@ class LaneConfig:
 
 @dataclass(frozen=True)
 class Cluster:
-    """All declared lanes, in the order of the file."""
+    """All declared lanes, in the order of the file.
+
+    Attributes:
+        notify: a program with its arguments that is told of news (see lanes/notify.py); empty: nobody is.
+    """
 
     lanes: tuple[LaneConfig, ...]
     path: Path | None = None
@@ -108,8 +112,19 @@ def load(path: Path | None) -> Cluster:
     lanes = [_lane(path, name, node) for name, node in _mapping(path, top["lanes"], "`lanes`", None).items()]
     if not lanes:
         raise BadInput(f"{path}:{top['lanes'].start_mark.line + 1}: `lanes` is empty", hint="declare at least one")
-    notify = tuple(_value(path, "notify", top["notify"], list)) if "notify" in top else ()
-    return Cluster(tuple(lanes), path, notify)
+    return Cluster(tuple(lanes), path, _notify(path, top["notify"]) if "notify" in top else ())
+
+
+def _notify(path: Path, node: Any) -> tuple[str, ...]:
+    words = _value(path, "notify", node, list)
+    line = node.start_mark.line + 1
+    hint = "write it as a list: [program, argument, ...]"
+    if not words:
+        raise BadInput(f"{path}:{line}: `notify` is empty", hint=f"{hint}, or leave it out")
+    odd = [w for w in words if not isinstance(w, str) or "\0" in w]
+    if odd or not words[0].strip():
+        raise BadInput(f"{path}:{line}: `notify` holds {(odd or words)[0]!r}, which is not text", hint=hint)
+    return tuple(words)
 
 
 def _lane(path: Path, name: str, node: Any) -> LaneConfig:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from core.fsio import digest
+from core.fsio import canonical, digest
 from core.states import Cause
+
+_NO_PARAMETERS = b'"parameters":{}}'
 
 
 class _Frozen(BaseModel):
@@ -135,6 +139,31 @@ def key_parts(spec: JobSpec | dict[str, Any], params: dict[str, Any]) -> dict[st
 def key_of(spec: JobSpec | dict[str, Any], params: dict[str, Any]) -> str:
     """SHA-256 (hex) over the canonical JSON of `key_parts`."""
     return digest(key_parts(spec, params))
+
+
+class Keys:
+    """`key_of` for many jobs that differ in their parameters alone: what they share is hashed once."""
+
+    def __init__(self, spec: JobSpec | dict[str, Any]) -> None:
+        # Names are sorted, and "parameters" comes last.
+        whole = canonical(key_parts(spec, {}))
+        assert whole.endswith(_NO_PARAMETERS)
+        self._start = hashlib.sha256(whole[: -len(b"{}}")])
+
+    def of(self, params: bytes) -> str:
+        """The key of the job whose parameters have this canonical JSON."""
+        found = self._start.copy()
+        found.update(params)
+        found.update(b"}")
+        return found.hexdigest()
+
+
+def sweep_key(keys: Iterable[str]) -> str:
+    """What makes a sweep itself and no other: which jobs it is made of, in whatever order."""
+    found = hashlib.sha256(b"sweep")
+    for key in sorted(keys):
+        found.update(bytes.fromhex(key))
+    return found.hexdigest()
 
 
 def differing_parts(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:

@@ -1,15 +1,16 @@
-"""What follows from the end of an attempt. Pure: journal rows in, events out; the controller writes them."""
+"""What follows from the end of attempts, batches and sweeps. Pure: rows in, events out; the controller writes them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from core.journal import Event
 from core.journal.query import Attempt, Job
 from core.states import DEFAULT_RETRIES, AttemptState, Cause, EventKind, JobState
+from lanes.pool.types import BatchDone, CellEnd
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def conclude(job: Job, attempt: Attempt, earlier: Sequence[Attempt], spec: dict[
     bound = retry_bound(spec, end.cause)
     if used < bound:
         reason = f"attempt {attempt.n}: {end.cause}" + (f" ({end.message})" if end.message else "")
-        return [first, Event(EventKind.REQUEUED, job=job.id, data={"cause": end.cause, "reason": reason})]
+        again = Event(EventKind.REQUEUED, job=job.id, data={"cause": end.cause, "reason": reason})
+        return [first, again, *answered_in_queue(job.id, job.wish)]
     reason = end.message or str(end.cause)
     if bound:
         reason += f" (retried {bound} times)"
@@ -75,6 +77,156 @@ def skipped(job: Job, failed: Job) -> Event:
 
 def cancelled_in_queue(job: Job) -> Event:
     return _job_event(job, JobState.CANCELLED, Cause.CANCELLED, "cancelled before it started")
+
+
+def answered_in_queue(job: int, wish: str | None) -> list[Event]:
+    """A wish that could not be answered while the job ran, now that it waits again."""
+    if wish == "hold":
+        return [Event(EventKind.HELD, job=job)]
+    return [Event(EventKind.RELEASED, job=job)] if wish == "release" else []
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the journal says of the cells of a batch at its end.
+
+    Attributes:
+        seq: of the batch's placement.
+        attempts: attempt number of each cell.
+        unwanted: cells that are being cancelled.
+        used: how often a cell that did not end well ended for that same cause before.
+        wishes: what else is asked of cells and not answered.
+    """
+
+    seq: int
+    lane: str
+    attempts: Mapping[int, int]
+    spec: dict[str, Any]
+    unwanted: frozenset[int] = frozenset()
+    used: Mapping[int, int] | None = None
+    wishes: Mapping[int, str] | None = None
+
+
+@dataclass(frozen=True)
+class BatchVerdict:
+    """What is to be recorded of a batch: each of its cells is in exactly one of `ok`, `ended` and `back`.
+
+    Attributes:
+        committed: cells whose rows count.
+        answered: events to follow the batch's own.
+    """
+
+    ok: list[int]
+    back: list[int]
+    ended: list[Event]
+    committed: frozenset[int]
+    answered: list[Event]
+
+
+def conclude_batch(done: BatchDone, known: Known) -> BatchVerdict:
+    """Every cell of the batch gets one answer, whatever `done` says twice or forgets."""
+    mine = known.attempts
+    if not done.ends and not known.unwanted and set(done.ok) == mine.keys():
+        return BatchVerdict(sorted(mine), [], [], frozenset(mine), [])
+    ended: list[Event] = []
+    odd: set[int] = set()
+    again: list[int] = []
+    committed: set[int] = set()
+    for end in done.ends:
+        if end.job not in mine or end.job in odd:
+            continue
+        if end.state is AttemptState.CANCELLED and end.job not in known.unwanted:
+            continue  # nobody cancelled it: it comes back
+        odd.add(end.job)
+        event = _cell_event(end, known)
+        ended.append(event)
+        if event.data["to"] == JobState.QUEUED:
+            again.append(end.job)
+        elif event.data["to"] == JobState.SUCCEEDED:
+            committed.add(end.job)
+    for job in known.unwanted - odd:
+        # The person was told that it is being cancelled; a result that came in after that is not one.
+        stopped = CellEnd(job, mine[job], AttemptState.CANCELLED, Cause.CANCELLED, "", None, ())
+        ended.append(_cell_event(stopped, known))
+    done_well = set(done.ok)
+    ok = [job for job in mine if job in done_well and job not in odd and job not in known.unwanted]
+    committed.update(ok)
+    if len(ok) + len(ended) == len(mine):
+        back: list[int] = []
+    else:
+        back = [job for job in mine if job not in done_well and job not in odd and job not in known.unwanted]
+    wishes = known.wishes or {}
+    answered = [e for job in sorted([*back, *again]) for e in answered_in_queue(job, wishes.get(job))]
+    return BatchVerdict(ok, back, ended, frozenset(committed), answered)
+
+
+def _cell_event(end: CellEnd, known: Known) -> Event:
+    state, cause, message, reason = end.state, end.cause, end.message, ""
+    if end.job in known.unwanted:
+        state, cause, to, reason = AttemptState.CANCELLED, Cause.CANCELLED, JobState.CANCELLED, "cancelled"
+    elif state is AttemptState.SUCCEEDED:
+        cause, to = Cause.OK, JobState.SUCCEEDED
+    else:
+        used, bound = (known.used or {}).get(end.job, 0), retry_bound(known.spec, cause)
+        to = JobState.QUEUED if used < bound else JobState.FAILED
+        reason = message or str(cause)
+        if to is JobState.QUEUED:
+            reason = f"attempt {known.attempts[end.job]}: {cause}" + (f" ({message})" if message else "")
+        elif bound:
+            reason += f" (retried {bound} times)"
+    data = {
+        "batch": known.seq,
+        "state": str(state),
+        "cause": str(cause),
+        "message": message,
+        "seconds": end.seconds,
+        "to": str(to),
+        "reason": reason,
+        "undeclared": list(end.undeclared),
+    }
+    return Event(EventKind.CELL_ENDED, end.job, known.attempts[end.job], known.lane, data)
+
+
+def sweep_ended(
+    sweep: Job, counts: Mapping[JobState, int], first_cause: str | None, *, stopped_after: int | None = None
+) -> Event:
+    """The end of a sweep of which nothing is under way any more.
+
+    Args:
+        counts: its cells by state, borrowed ones too.
+        first_cause: of the cell that failed first.
+        stopped_after: more than this many failed, and the rest was skipped.
+    """
+    total = sum(counts.values())
+    failed, lost = counts.get(JobState.FAILED, 0), total - counts.get(JobState.SUCCEEDED, 0)
+    if sweep.state is JobState.CANCELLING:
+        fine = counts.get(JobState.SUCCEEDED, 0)
+        reason = f"cancelled; {fine:,} of {total:,} cells had succeeded" if fine else "cancelled"
+        return _job_event(sweep, JobState.CANCELLED, Cause.CANCELLED, reason)
+    if not lost:
+        return _job_event(sweep, JobState.SUCCEEDED, Cause.OK, "")
+    reason = tally(counts, total)
+    if stopped_after is not None:
+        reason += f" (it was to stop after more than {stopped_after:,} failures)"
+    cause = Cause(first_cause) if failed and first_cause else Cause.CANCELLED if not failed else Cause.ERROR
+    return _job_event(sweep, JobState.FAILED, cause, reason)
+
+
+def tally(counts: Mapping[JobState, int], total: int) -> str:
+    """For people: "12 of 1,000 cells failed, 3 were skipped"."""
+    words: list[str] = []
+    for state, verb in ((JobState.FAILED, ""), (JobState.SKIPPED, "skipped"), (JobState.CANCELLED, "cancelled")):
+        n = counts.get(state, 0)
+        if n:
+            whole = f" of {total:,} cells" if not words else ""
+            words.append(f"{n:,}{whole} " + (f"{'was' if n == 1 else 'were'} {verb}" if verb else "failed"))
+    return ", ".join(words)
+
+
+def cells_event(spans: Iterable[tuple[int, int]], state: JobState, cause: Cause, reason: str) -> Event:
+    """Many cells that have not started end, or many that run are being cancelled."""
+    data = {"cells": [list(s) for s in spans], "state": str(state), "cause": str(cause), "reason": reason}
+    return Event(EventKind.CELLS, data=data)
 
 
 def _attempt_event(

@@ -128,8 +128,8 @@ def _asked_down(home: Home) -> int:
 
 
 def _submitted_since_down(home: Home) -> int:
-    sql = "SELECT max(seq) FROM event WHERE kind = 'submitted' AND seq > (SELECT max(seq) FROM event WHERE kind = '{}')"
-    return _scalar(home, sql.format("down-asked"))
+    asked = "SELECT max(seq) FROM event WHERE kind = 'down-asked'"
+    return _scalar(home, f"SELECT max(seq) FROM event WHERE kind IN ('submitted', 'swept') AND seq > ({asked})")
 
 
 def _scalar(home: Home, sql: str) -> int:

@@ -14,13 +14,13 @@ from lanes.placement import Capacity, LaneView
 
 @dataclass
 class LaneBook:
-    """One lane: what it has, and which open attempts hold what of it."""
+    """One lane: what it has, and which open attempts and batches hold what of it."""
 
     config: LaneConfig
     state: LaneState = LaneState.DECLARED
     reason: str = ""
     hello: dict[str, Any] = field(default_factory=dict)
-    held: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    held: dict[tuple[int, int] | str, dict[str, Any]] = field(default_factory=dict)
 
     def total(self) -> Capacity:
         """The declared capacity, never more than what the probe found."""
@@ -53,13 +53,24 @@ class LaneBook:
             else f"the lane is {self.state}" + (f": {self.reason}" if self.reason else "")
         )
         roles = frozenset(self.config.roles)
-        return LaneView(self.config.name, self.total(), self.free(), roles, self.state is LaneState.UP, why)
+        return LaneView(self.config.name, self.total(), self.free(), roles, self.state is LaneState.UP, why, self.pools)
+
+    @property
+    def pools(self) -> bool:
+        return self.config.transport == "local"
 
     def hold(self, attempt: Attempt) -> None:
         self.held[(attempt.job, attempt.n)] = attempt.grant
 
     def release(self, job: int, n: int) -> None:
         self.held.pop((job, n), None)
+
+    def hold_batch(self, nonce: str, grant: dict[str, Any]) -> None:
+        """All cells of a batch share one slot: its worker runs them one after another."""
+        self.held[nonce] = grant
+
+    def release_batch(self, nonce: str) -> None:
+        self.held.pop(nonce, None)
 
 
 def grant_of(needs: Needs, gpus: tuple[int, ...]) -> dict[str, Any]:

@@ -4,21 +4,52 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from core.cluster import Cluster
 from core.home import Home
-from core.journal import Journal, query
+from core.journal import Event, Journal, query
 from core.journal.query import Attempt, Job
-from core.states import Cause
+from core.spec import Needs
+from core.states import Cause, EventKind
 from lanes.freeze import freeze
 from lanes.handle import LaneHandle
 from lanes.later import RETRY_S
 from lanes.ledger import LaneBook
 
+_SPECS = 256  # how many are kept parsed
+
+# What may let another job go, or takes one out of the queue.
+_STIRS = frozenset(
+    {
+        EventKind.JOB_ENDED,
+        EventKind.REQUEUED,
+        EventKind.HELD,
+        EventKind.RELEASED,
+        EventKind.LANE,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A spec of the journal, with the part that placement asks for over and over."""
+
+    digest: str
+    data: dict[str, Any]
+    needs: Needs
+
 
 class Mirror:
-    """Open attempts, the lanes' books, and the words that go to the lanes. Owned by the controller's one thread."""
+    """Open attempts, the lanes' books, and the words that go to the lanes. Owned by the controller's one thread.
+
+    `heard` is told of every event that this controller has committed: what others keep in memory about jobs they keep
+    by listening, not by asking the journal again.
+    """
 
     def __init__(self, home: Home, journal: Journal, cluster: Cluster) -> None:
         self.home = home
@@ -29,7 +60,33 @@ class Mirror:
         self.ending: str | None = None  # why we are going down
         self.killing = False  # down --kill: stop all attempts first
         self.crowded = False  # the disk is full: finish what runs, place nothing
+        self.stale = True  # the queue may not be what it was when last looked at
+        self.listeners: list[Callable[[Sequence[Event]], None]] = []
         self._look_again = 0.0
+        self._specs: OrderedDict[str, Spec] = OrderedDict()
+
+    def record(self, events: Sequence[Event]) -> None:
+        """Commit `events`, then let everybody know."""
+        with self.journal.transaction() as tx:
+            tx.extend(events)
+        self.heard(events)
+
+    def heard(self, events: Sequence[Event]) -> None:
+        if any(e.kind in _STIRS for e in events):
+            self.stale = True
+        for listener in self.listeners:
+            listener(events)
+
+    def spec(self, digest: str) -> Spec:
+        found = self._specs.get(digest)
+        if found is None:
+            data = query.spec_of(self.journal.conn, digest)
+            found = self._specs[digest] = Spec(digest, data, Needs.model_validate(data["needs"]))
+            while len(self._specs) > _SPECS:
+                self._specs.popitem(last=False)
+        else:
+            self._specs.move_to_end(digest)
+        return found
 
     def take_up(self, attempt: Attempt) -> None:
         self.open[(attempt.job, attempt.n)] = attempt

@@ -27,6 +27,7 @@ class LaneView:
         total: all that the lane may use.
         free: what no living attempt holds (a slot whose processes are not all gone is not free).
         open: may new attempts start here now; if not, `why` says so.
+        pools: cells can run here in warm workers.
     """
 
     name: str
@@ -35,12 +36,16 @@ class LaneView:
     roles: frozenset[str]
     open: bool = True
     why: str = ""
+    pools: bool = False
 
 
 @dataclass(frozen=True)
 class Wanted:
+    """Something to be placed. `pooled`: a batch, which only a lane that pools can take."""
+
     job: int
     needs: Needs
+    pooled: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def place(wanted: Sequence[Wanted], lanes: Iterable[LaneView]) -> list[Placed]:
     views = {lane.name: lane for lane in lanes}
     out: list[Placed] = []
     for want in wanted:
-        able = [v for v in views.values() if v.open and can_ever(want.needs, v) is None]
+        able = [v for v in views.values() if _able(want.needs, v, want.pooled)]
         fitting = [v for v in able if fits(want.needs, v.free)]
         if fitting:
             best = max(fitting, key=lambda v: (v.free.cores / max(1, v.total.cores), len(v.free.gpus), v.name))
@@ -75,6 +80,11 @@ def place(wanted: Sequence[Wanted], lanes: Iterable[LaneView]) -> list[Placed]:
                     best, free=subtract(best.free, want.needs, best.free.gpus[: want.needs.gpus])
                 )
     return out
+
+
+def room(needs: Needs, lanes: Iterable[LaneView], *, pooled: bool = False) -> int:
+    """How many with these needs would fit now, if nothing else were placed."""
+    return sum(_times(needs, v.free) for v in lanes if _able(needs, v, pooled))
 
 
 def can_ever(needs: Needs, lane: LaneView) -> str | None:
@@ -128,3 +138,20 @@ def subtract(free: Capacity, needs: Needs, gpus: tuple[int, ...]) -> Capacity:
         resources=free.resources - set(needs.resources),
         disk_mb=free.disk_mb,
     )
+
+
+def _able(needs: Needs, lane: LaneView, pooled: bool) -> bool:
+    return lane.open and (lane.pools or not pooled) and can_ever(needs, lane) is None
+
+
+def _times(needs: Needs, free: Capacity) -> int:
+    if not fits(needs, free):
+        return 0
+    if needs.resources:
+        return 1  # they are exclusive
+    times = free.cores // needs.cores
+    if needs.gpus:
+        times = min(times, len(free.gpus) // needs.gpus)
+    if needs.memory_mb and free.memory_mb is not None:
+        times = min(times, free.memory_mb // needs.memory_mb)
+    return times

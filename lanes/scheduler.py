@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from core.failpoint import failpoint
 from core.journal import Event, query
 from core.journal.query import Job
 from core.spec import Needs
 from core.states import Cause, EventKind, JobState, LaneState
-from lanes import decide
+from lanes import decide, lookups
+from lanes.dispatch import Dispatch
 from lanes.ledger import grant_of
-from lanes.mirror import Mirror
-from lanes.placement import LaneView, Wanted, can_ever, place
+from lanes.mirror import Mirror, Spec
+from lanes.placement import LaneView, Placed, Wanted, can_ever, place, room
+from lanes.sweeps import LiveSweep, Sweeps
 
 _PAGE = 256
 _PAGES = 40  # ten thousand jobs: what one look at the queue may cost
+_MOST = 512  # candidates of one placement
+_UNLIMITED = 1 << 30
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """Something that may be placed now: a job, a cell, or a batch of either."""
+
+    order: tuple[int, int]
+    spec: Spec
+    jobs: tuple[Job, ...] = ()
+    sweep: LiveSweep | None = None
+    cell: int | None = None  # of a sweep whose cells run by themselves
+    pooled: bool = False
 
 
 class Scheduler:
-    """Answers requests and places jobs; every answer is one transaction."""
+    """Answers requests and says what is placed where."""
 
-    def __init__(self, mirror: Mirror) -> None:
+    def __init__(self, mirror: Mirror, sweeps: Sweeps, dispatch: Dispatch) -> None:
         self.m = mirror
-        self._specs: dict[str, Needs] = {}
+        self.sweeps = sweeps
+        self.dispatch = dispatch
+        self._queue: list[Job] = []  # the first of those that could be placed; the journal has more if `_more`
+        self._more = False
+        self._shallow = False  # the last look was a short one, for want of a free slot
+
+    # What people asked for.
+
+    def is_asked(self) -> bool:
+        """Is anything asked that was not answered?"""
+        return lookups.is_asked(self.m.journal.conn)
 
     def answer_wishes(self) -> None:
         conn = self.m.journal.conn
@@ -34,92 +63,169 @@ class Scheduler:
             if self.m.killing:
                 for attempt in self.m.open.values():
                     self.m.tell_stop(attempt, Cause.PREEMPTED)
-        for lane in query.lanes(conn):
-            if lane.wish in ("drain", "resume"):
-                self._answer_lane(lane)
-        for job in query.wishes(conn):
-            self._answer_job(job)
+        for lane, wish, reason in lookups.lane_wishes(conn):
+            self._answer_lane(lane, wish, reason)
+        events = [e for job in query.wishes(conn) for e in self._answers(job)]
+        if not events:
+            return
+        kinds = dict.fromkeys(str(e.kind) for e in events)
+        for kind in kinds:
+            failpoint(f"controller.before_{kind}")
+        self.m.record(events)
+        for kind in kinds:
+            failpoint(f"controller.after_{kind}")
+        self._stop(events)
 
-    def _answer_lane(self, lane: query.Lane) -> None:
-        book = self.m.books.get(lane.name)
+    def _answer_lane(self, name: str, wish: str, reason: str) -> None:
+        book = self.m.books.get(name)
         if book is None:
             state, reason = LaneState.DOWN, "no longer in cluster.yaml"
-        elif lane.wish == "drain":
-            state, reason = LaneState.DRAINING, lane.reason or "drained"
+        elif wish == "drain":
+            state, reason = LaneState.DRAINING, reason or "drained"
         elif book.config.transport != "local":
             state, reason = LaneState.DECLARED, "not admitted yet"
         else:
             state, reason = (LaneState.UP if book.hello else LaneState.DECLARED), ""
         if book is not None:
             book.state, book.reason = state, reason
-        with self.m.journal.transaction() as tx:
-            tx.append(EventKind.LANE, lane=lane.name, data={"state": state, "reason": reason})
+        self.m.record([Event(EventKind.LANE, lane=name, data={"state": state, "reason": reason})])
 
-    def _answer_job(self, job: Job) -> None:
-        events: list[Event] = []
+    def _answers(self, job: Job) -> list[Event]:
+        if job.is_sweep:
+            return self.sweeps.answer(job)
         waiting = job.state in (JobState.QUEUED, JobState.HELD)
         if job.wish == "cancel" and waiting:
-            events.append(decide.cancelled_in_queue(job))
-        elif job.wish == "cancel":
-            events.append(Event(EventKind.CANCELLING, job=job.id, data={"reason": "cancel asked"}))
-        elif job.wish == "hold" and job.state is JobState.QUEUED:
-            events.append(Event(EventKind.HELD, job=job.id))
-        elif job.wish == "release" and waiting:
-            events.append(Event(EventKind.RELEASED, job=job.id))
+            return [decide.cancelled_in_queue(job)]
+        if job.wish == "cancel":
+            return [Event(EventKind.CANCELLING, job=job.id, data={"reason": "cancel asked"})]
+        if job.wish == "hold" and waiting:
+            return [Event(EventKind.HELD, job=job.id)]
+        if job.wish == "release" and waiting:
+            return [Event(EventKind.RELEASED, job=job.id)]
         # A hold of a running job stays a wish: it is kept from starting again, not stopped.
-        if not events:
-            return
-        failpoint(f"controller.before_{events[0].kind}")
-        with self.m.journal.transaction() as tx:
-            tx.extend(events)
-        failpoint(f"controller.after_{events[0].kind}")
-        if events[0].kind is EventKind.CANCELLING:
-            for attempt in self.m.open.values():
-                if attempt.job == job.id:
-                    self.m.tell_stop(attempt, Cause.CANCELLED)
+        return []
 
-    def place(self) -> None:
+    def _stop(self, events: Iterable[Event]) -> None:
+        """Tell those who run what is being cancelled."""
+        jobs: set[int] = set()
+        for event in events:
+            if event.kind is EventKind.CANCELLING and event.job is not None:
+                jobs.add(event.job)
+            elif event.kind is EventKind.CELLS and event.data["state"] == JobState.CANCELLING:
+                jobs.update(i for first, last in event.data["cells"] for i in range(first, last + 1))
+        if not jobs:
+            return
+        for attempt in self.m.open.values():
+            if attempt.job in jobs:
+                self.m.tell_stop(attempt, Cause.CANCELLED)
+        self.dispatch.stop(jobs)
+
+    # Placement.
+
+    def place(self) -> list[Event]:
+        """Send the batches that fit, and return the events of the attempts that are to be started."""
         if self.m.ending or self.m.is_crowded():
-            return
-        while self._place_some():
-            pass
-
-    def _place_some(self) -> bool:
-        """Place what fits. True when something changed that may let more fit."""
-        conn = self.m.journal.conn
+            return []
         views = [book.view() for book in self.m.books.values()]
         if not any(v.open for v in views):
-            return False
+            return []
+        self._look(views)
+        if not any(v.open and v.free.cores > 0 for v in views):
+            return []
+        candidates = self._candidates(views)
+        wanted = [Wanted(i, c.spec.needs, c.pooled) for i, c in enumerate(candidates)]
+        return self._carry_out(candidates, place(wanted, views)) if wanted else []
+
+    def _carry_out(self, candidates: Sequence[_Candidate], placed: Sequence[Placed]) -> list[Event]:
         events: list[Event] = []
-        wanted: list[Wanted] = []
-        by_id: dict[int, Job] = {}
-        self._specs = {}
-        for job in self._candidates(views):
+        gone: set[int] = set()
+        slots = dict(self.dispatch.flying)
+        for p in placed:
+            c = candidates[p.job]
+            if c.pooled and c.sweep is not None:
+                slots[c.sweep.id] = slots.get(c.sweep.id, 0) + 1
+        for p in placed:
+            c = candidates[p.job]
+            if c.pooled and c.sweep is not None:
+                self.dispatch.send_cells(c.sweep, c.spec, p.lane, p.gpus, slots=slots[c.sweep.id])
+            elif c.pooled:
+                self.dispatch.send_jobs(c.jobs, c.spec, p.lane, p.gpus)
+                gone.update(job.id for job in c.jobs)
+            else:
+                job = c.jobs[0] if c.cell is None else query.job(self.m.journal.conn, c.cell)
+                gone.add(job.id)
+                data = {"nonce": secrets.token_hex(8), "grant": grant_of(c.spec.needs, p.gpus)}
+                events.append(Event(EventKind.PLACED, job.id, self._next_attempt(job), p.lane, data))
+        if gone:
+            self._queue = [job for job in self._queue if job.id not in gone]
+        return events
+
+    def _candidates(self, views: list[LaneView]) -> list[_Candidate]:
+        """In the order of the queue, single jobs among sweeps, as far as it is worth looking."""
+        both = heapq.merge(self._single(views), self._of_sweeps(views), key=lambda c: c.order)
+        return [c for c, _ in zip(both, range(_MOST), strict=False)]
+
+    def _single(self, views: list[LaneView]) -> Iterator[_Candidate]:
+        crews: dict[str, list[Job]] = {}
+        for job in self._queue:
+            if job.pooled and self.dispatch.poolable(self.m.spec(job.spec)):
+                crews.setdefault(job.spec, []).append(job)
+        for job in self._queue:
+            spec = self.m.spec(job.spec)
+            if job.spec not in crews or not job.pooled:
+                yield _Candidate((-job.priority, job.id), spec, (job,))
+                continue
+            mine = crews[job.spec]
+            if mine and mine[0] is job:  # at the place of the first, as many at once as leave every slot its share
+                slots = max(1, room(spec.needs, views, pooled=True))
+                n = min(self.dispatch.size(spec), math.ceil(len(mine) / slots))
+                crews[job.spec] = mine[n:]
+                yield _Candidate((-job.priority, job.id), spec, tuple(mine[:n]), pooled=True)
+
+    def _of_sweeps(self, views: list[LaneView]) -> Iterator[_Candidate]:
+        """Of each open sweep as many as could be placed, and one more: it keeps its place in the queue."""
+        for sweep in self.sweeps.placeable():
+            order = (-sweep.priority, sweep.id)
+            spec = self.m.spec(sweep.spec if sweep.uniform else self._specs_of(sweep, 1)[0][1])
+            pooled = sweep.row.pooled and self.dispatch.poolable(spec)
+            busy = self.dispatch.flying[sweep.id] if pooled else sweep.started
+            left = _UNLIMITED if sweep.row.at_once is None else sweep.row.at_once - busy
+            n = min(left, room(spec.needs, views, pooled=pooled) + 1, len(sweep.waiting))
+            if n <= 0:
+                continue
+            if pooled:
+                for _ in range(n):
+                    yield _Candidate(order, spec, sweep=sweep, pooled=True)
+            elif sweep.uniform:
+                for cell in [i for a, b in sweep.waiting.peek(n) for i in range(a, b + 1)]:
+                    yield _Candidate(order, spec, sweep=sweep, cell=cell)
+            else:
+                for cell, digest in self._specs_of(sweep, n):
+                    yield _Candidate(order, self.m.spec(digest), sweep=sweep, cell=cell)
+
+    def _specs_of(self, sweep: LiveSweep, n: int) -> list[tuple[int, str]]:
+        rows = lookups.cells(self.m.journal.conn, sweep.waiting.peek(n), sweep.spec)
+        return [(row.id, row.spec) for row in rows]
+
+    def _look(self, views: list[LaneView]) -> None:
+        """Look at the queue of single jobs again, if it may not be what it was."""
+        free = any(v.open and v.free.cores > 0 for v in views)
+        deeper = self._more and (len(self._queue) < _PAGE // 4 or (self._shallow and free))
+        if not self.m.stale and not deeper:
+            return
+        self.m.stale, self._more, self._shallow = False, False, not free
+        self._queue, skipped = [], []
+        conn = self.m.journal.conn
+        for job in self._pages(views):
             failed = [u for cond, u in query.dependencies(conn, job.id) if cond == "ok" and not _went_well(u)]
             if failed:
-                events.append(decide.skipped(job, failed[0]))
+                skipped.append(decide.skipped(job, failed[0]))
             else:
-                wanted.append(Wanted(job.id, self._needs(job)))
-                by_id[job.id] = job
-        needs = {w.job: w.needs for w in wanted}
-        for p in place(wanted, views):
-            data = {"nonce": secrets.token_hex(8), "grant": grant_of(needs[p.job], p.gpus)}
-            events.append(Event(EventKind.PLACED, p.job, self._next_attempt(by_id[p.job]), p.lane, data))
-        if not events:
-            return False
-        failpoint("controller.before_placed")
-        with self.m.journal.transaction() as tx:
-            tx.extend(events)
-        failpoint("controller.after_placed")
-        for event in events:
-            if event.kind is EventKind.PLACED:
-                assert event.job is not None
-                attempt = next(a for a in query.attempts(conn, event.job) if a.n == event.attempt)
-                self.m.take_up(attempt)
-                self.m.tell_start(query.job(conn, event.job), attempt)
-        return True
+                self._queue.append(job)
+        if skipped:
+            self.m.record(skipped)  # others may wait for these: the queue is stale again
 
-    def _candidates(self, views: list[LaneView]) -> Iterator[Job]:
+    def _pages(self, views: list[LaneView]) -> Iterator[Job]:
         """The queue in order, as far as it is worth looking: what no open lane could take hides nothing behind it."""
         open_lanes = [v for v in views if v.open]
         pages = _PAGES if any(v.free.cores > 0 for v in open_lanes) else 1
@@ -128,15 +234,15 @@ class Scheduler:
             page = query.queue(self.m.journal.conn, _PAGE, after=after)
             yield from page
             able = sum(any(can_ever(self._needs(job), v) is None for v in open_lanes) for job in page)
-            if len(page) < _PAGE or able >= _PAGE // 2:
+            if len(page) < _PAGE:
                 return
+            if able >= _PAGE // 2:
+                break
             after = (page[-1].priority, page[-1].id)
+        self._more = True
 
     def _needs(self, job: Job) -> Needs:
-        if job.spec not in self._specs:
-            spec = query.spec_of(self.m.journal.conn, job.spec)
-            self._specs[job.spec] = Needs.model_validate(spec["needs"])
-        return self._specs[job.spec]
+        return self.m.spec(job.spec).needs
 
     def _next_attempt(self, job: Job) -> int:
         """One past every attempt that has left a trace: a run directory may outlive the row that it belonged to."""

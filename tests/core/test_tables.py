@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ def test_a_full_disk_leaves_nothing(journal: Journal, monkeypatch: pytest.Monkey
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pq, "write_table", full)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(DiskFull):
         append(journal, 1, path)
     assert list((journal.home.tables / "parity").iterdir()) == []
@@ -190,10 +190,11 @@ def damage(path: Path, how: str) -> None:
 def test_a_damaged_part_is_named_and_the_rest_is_served(journal: Journal, how: str) -> None:
     parts = fill(journal)
     damage(journal.home.tables / parts[1].path, how)
-    for ask in (
+    asks: tuple[Callable[[list[str]], pa.Table], ...] = (
         lambda notes: read_table(journal.home, journal.conn, "parity", warnings=notes),
         lambda notes: query(journal.home, journal.conn, "SELECT * FROM Parity ORDER BY job", warnings=notes),
-    ):
+    )
+    for ask in asks:
         notes: list[str] = []
         assert ask(notes)["job"].to_pylist() == [1, 3]
         assert len(notes) == 1

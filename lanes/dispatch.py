@@ -1,0 +1,351 @@
+"""Batches of pooled cells: formed, sent to the pool, and recorded.
+
+A batch is sent first and recorded after, so that no worker waits for the disk: its cells are pure, and one that ran
+before its placement was recorded has harmed nothing. All ends that came in and all placements of one turn of the
+controller's loop share one transaction. What dies with us is in the batches' run directories (see `recover`).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import secrets
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from core.journal import Event, Tx, query
+from core.journal.query import Job
+from core.states import AttemptState, Cause, EventKind
+from lanes import decide, lookups
+from lanes.decide import BatchVerdict, Known
+from lanes.ledger import grant_of
+from lanes.lookups import CellRow
+from lanes.mirror import Mirror, Spec, say
+from lanes.pool.types import Batch, BatchDone, Cell, CellEnd, TableBytes
+from lanes.ranges import Span, runs_of, spans_of
+from lanes.sweeps import LiveSweep
+
+if TYPE_CHECKING:
+    from lanes.pool.pool import Pool
+
+_LEAST_S = 0.006  # near the end of a sweep a shorter batch would cost more than it evens out
+_UNKNOWN = 4  # cells of the first batches, when nobody knows how long they take: they could be hours
+
+
+@dataclass
+class Flight:
+    """A batch that is under way. `seq` is that of its placement, None until it is recorded."""
+
+    batch: Batch
+    sweep: int | None
+    runs: list[list[int]]
+    seq: int | None = None
+
+    @property
+    def spans(self) -> list[Span]:
+        return [(first, last) for first, last, _ in self.runs]
+
+    @functools.cached_property
+    def attempts(self) -> dict[int, int]:
+        return {c.job: c.attempt for c in self.batch.cells}
+
+
+@dataclass
+class Written:
+    """What one transaction says of batches; it comes true when that is committed (`Dispatch.landed`)."""
+
+    events: list[Event] = field(default_factory=list)
+    placed: dict[str, int] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
+    stirs: bool = False
+
+
+class Dispatch:
+    """The controller's side of the pool."""
+
+    def __init__(self, mirror: Mirror, pool: Pool) -> None:
+        self.m = mirror
+        self.pool = pool
+        self.flights: dict[str, Flight] = {}
+        self.flying: Counter[int] = Counter()  # batches of each sweep
+        self.done: dict[str, BatchDone] = {}  # came in, not recorded
+        mirror.listeners.append(self.hear)
+        self._refused: dict[str, str] = {}
+        self._known_crews: set[str] = set()  # of which a batch has come back
+        self._pace: dict[int, float] = {}  # seconds that a cell of each sweep took in its newest batch
+
+    def poolable(self, spec: Spec) -> bool:
+        """Can the pool run what has this spec? If not it runs as any other job, by itself."""
+        why = self._refused.get(spec.digest)
+        if why is None:
+            why = self._refused[spec.digest] = self.pool.can(spec.data)
+            if why:
+                say(f"{spec.data['kind']} jobs run by themselves: {why}")
+        return not why
+
+    def size(self, spec: Spec) -> int:
+        """How many cells the next batch may hold."""
+        crew = self._crew(spec)
+        return max(1, self.pool.size(crew) if crew in self._known_crews else min(_UNKNOWN, self.pool.size(crew)))
+
+    def _crew(self, spec: Spec) -> str:
+        return self.pool.crew(spec.digest, spec.data)
+
+    # Out.
+
+    def send_cells(self, sweep: LiveSweep, spec: Spec, lane: str, gpus: tuple[int, ...], *, slots: int) -> bool:
+        """Send the next batch of a sweep, small enough to leave the other slots their share of what is left."""
+        share = math.ceil(len(sweep.waiting) / max(1, slots))
+        pace = self._pace.get(sweep.id)
+        n = min(self.size(spec), max(share, int(_LEAST_S / pace) if pace else 1))
+        rows = lookups.cells(self.m.journal.conn, sweep.waiting.peek(n), sweep.spec)
+        if not sweep.uniform:
+            rows = rows[: next((i for i, row in enumerate(rows) if row.spec != spec.digest), len(rows))]
+        if not rows:
+            return False
+        sweep.waiting.take(len(rows))
+        self._send(rows, sweep.id, spec, lane, gpus)
+        self.flying[sweep.id] += 1
+        return True
+
+    def send_jobs(self, jobs: Sequence[Job], spec: Spec, lane: str, gpus: tuple[int, ...]) -> None:
+        """Send pooled jobs that belong to no sweep."""
+        rows = lookups.jobs(self.m.journal.conn, spans_of(sorted(j.id for j in jobs)))
+        self._send(rows, None, spec, lane, gpus)
+
+    def _send(self, rows: Sequence[CellRow], sweep: int | None, spec: Spec, lane: str, gpus: tuple[int, ...]) -> None:
+        nonce = secrets.token_hex(4)
+        grant = grant_of(spec.needs, gpus)
+        batch = Batch(
+            nonce=nonce,
+            dir=f"{rows[0].id}-{nonce}",
+            lane=lane,
+            spec_digest=spec.digest,
+            spec=spec.data,
+            grant=grant,
+            cells=tuple(Cell(r.id, r.attempts + 1, r.key, r.params) for r in rows),
+        )
+        self.flights[nonce] = Flight(batch, sweep, runs_of((r.id, r.attempts + 1) for r in rows))
+        self.m.books[lane].hold_batch(nonce, grant)
+        self.pool.start(batch, time_limit=spec.data["limits"]["time_s"])
+
+    def stop(self, jobs: Collection[int]) -> None:
+        """Have cells that are under way stopped: they are being cancelled."""
+        wanted = set(jobs)
+        under_way = {c.job for f in self.flights.values() for c in f.batch.cells if c.job in wanted}
+        if under_way:
+            self.pool.stop_cells(under_way, Cause.CANCELLED)
+
+    # Back.
+
+    def take(self, done: BatchDone) -> None:
+        """A batch came back: its slot is free at once, its cells are as soon as that is recorded."""
+        flight = self.flights.get(done.nonce)
+        if flight is None or done.nonce in self.done:
+            return
+        self.done[done.nonce] = done
+        if done.ok:
+            self._known_crews.add(self.pool.crew(flight.batch.spec_digest, flight.batch.spec))
+            if flight.sweep is not None:
+                self._pace[flight.sweep] = max(1e-6, done.seconds / len(done.ok))
+        book = self.m.books.get(flight.batch.lane)
+        if book is not None:
+            book.release_batch(done.nonce)
+
+    @property
+    def waits(self) -> bool:
+        """Is there something to record?"""
+        return bool(self.done) or any(f.seq is None for f in self.flights.values())
+
+    def is_doubtful(self, limited: Collection[int]) -> bool:
+        """Did a cell of one of these sweeps not end well? Then how many have failed must be known before the next."""
+        return any(d.ends and self.flights[d.nonce].sweep in limited for d in self.done.values())
+
+    # Recording.
+
+    def write(self, tx: Tx, only: Iterable[str] | None = None) -> Written:
+        """Write all ends that came in, and all placements that are not recorded, into `tx`."""
+        out = Written()
+        for nonce in self.done if only is None else only:
+            flight = self.flights[nonce]
+            seq = flight.seq if flight.seq is not None else self._placed(tx, flight, out)
+            self._ended(tx, flight, seq, self.done[nonce], out)
+        for nonce, flight in self.flights.items():
+            if flight.seq is None and nonce not in out.placed and only is None:
+                self._placed(tx, flight, out)
+        return out
+
+    def landed(self, written: Written) -> None:
+        """What was written is on disk."""
+        for nonce, seq in written.placed.items():
+            self.flights[nonce].seq = seq
+        for nonce in written.ended:
+            flight = self.flights.pop(nonce)
+            del self.done[nonce]
+            if flight.sweep is not None:
+                self.flying[flight.sweep] -= 1
+                if not self.flying[flight.sweep]:
+                    del self.flying[flight.sweep]
+        if written.stirs:
+            self.m.stale = True
+        self.m.heard(written.events)
+
+    def hear(self, events: Sequence[Event]) -> None:
+        """A sweep that has ended has no pace."""
+        for event in events:
+            if event.kind is EventKind.JOB_ENDED and event.job is not None:
+                self._pace.pop(event.job, None)
+
+    def give_up(self, nonce: str, message: str) -> None:
+        """An end that we cannot record as it came is recorded as a failure of all its cells."""
+        done, flight = self.done[nonce], self.flights[nonce]
+        ends = [
+            CellEnd(c.job, c.attempt, AttemptState.FAILED, Cause.BAD_SEAL, message, None, ())
+            for c in flight.batch.cells
+        ]
+        self.done[nonce] = replace(done, ok=[], ends=ends, back=[], tables={}, manifest=None)
+
+    def _placed(self, tx: Tx, flight: Flight, out: Written) -> int:
+        b = flight.batch
+        data = {"dir": b.dir, "nonce": b.nonce, "grant": b.grant, "cells": flight.runs}
+        event = Event(EventKind.BATCH_PLACED, lane=b.lane, data=data)
+        seq = out.placed[b.nonce] = tx.extend([event])
+        out.events.append(event)
+        return seq
+
+    def _ended(self, tx: Tx, flight: Flight, seq: int, done: BatchDone, out: Written) -> None:
+        verdict = decide.conclude_batch(done, self._known(tx, flight, seq, done))
+        tables = _of_committed(done.tables, verdict, len(flight.batch.cells))
+        attempts = flight.attempts
+        ok = runs_of((job, attempts[job]) for job in verdict.ok)
+        back = runs_of((job, attempts[job]) for job in verdict.back)
+        data: dict[str, Any] = {
+            "batch": seq,
+            "seconds": done.seconds,
+            "cause": str(Cause.OK),
+            "reason": "",
+            "manifest": done.manifest,
+            "ok": ok,
+            "back": back,
+            "parts": [_part(name, table) for name, table in tables],
+        }
+        if verdict.ended:
+            tx.extend(verdict.ended)
+        end = Event(EventKind.BATCH_ENDED, lane=flight.batch.lane, data=data)
+        end_seq = tx.extend([end])
+        for place, (_, table) in enumerate(tables):
+            tx.attach(end_seq, place, table.data)
+        if verdict.answered:
+            tx.extend(verdict.answered)
+        out.events += [*verdict.ended, end, *verdict.answered]
+        out.ended.append(done.nonce)
+        again = flight.sweep is None and (back or any(e.data["to"] == "queued" for e in verdict.ended))
+        out.stirs = out.stirs or bool(again) or any(lookups.needed(tx.conn, *span) for span in flight.spans)
+
+    def _known(self, tx: Tx, flight: Flight, seq: int, done: BatchDone) -> Known:
+        conn, spans, attempts = tx.conn, flight.spans, flight.attempts
+        plain = len(done.ok) == len(attempts)
+        used: dict[int, int] = {}
+        for end in done.ends:
+            if attempts.get(end.job, 1) > 1:
+                used.update(lookups.causes(conn, [(end.job, attempts[end.job])], str(end.cause)))
+        return Known(
+            seq=seq,
+            lane=flight.batch.lane,
+            attempts=attempts,
+            spec=flight.batch.spec,
+            unwanted=frozenset(lookups.unwanted(conn, spans) & attempts.keys()),
+            used=used,
+            wishes={} if plain else lookups.wishes(conn, spans),
+        )
+
+    # After a death.
+
+    def recover(self) -> None:
+        """Batches that were under way when the controller died: what their run directories prove is taken."""
+        conn = self.m.journal.conn
+        for open_batch in query.open_batches(conn):
+            spans = [(first, last) for first, last, _ in open_batch.cells]
+            sweep = lookups.sweep_of(conn, spans[0][0])
+            home = query.job(conn, spans[0][0])
+            rows = (
+                lookups.jobs(conn, spans) if sweep is None else lookups.cells(conn, spans, query.job(conn, sweep).spec)
+            )
+            numbers = {job: n for first, last, n in open_batch.cells for job in range(first, last + 1)}
+            spec = self.m.spec(home.spec)
+            batch = Batch(
+                nonce=open_batch.nonce,
+                dir=open_batch.dir,
+                lane=open_batch.lane,
+                spec_digest=spec.digest,
+                spec=spec.data,
+                grant=open_batch.grant,
+                cells=tuple(Cell(r.id, numbers[r.id], r.key, r.params) for r in rows),
+            )
+            runs = [list(r) for r in open_batch.cells]
+            self.flights[batch.nonce] = Flight(batch, sweep, runs, open_batch.seq)
+            if sweep is not None:
+                self.flying[sweep] += 1
+            self.done[batch.nonce] = self.collect(batch)
+            found = self.done[batch.nonce]
+            back = len(found.back)
+            say(f"batch {batch.dir}: {len(found.ok)} of {len(batch.cells)} cells had succeeded, {back} go back")
+
+    def abandon(self) -> None:
+        """We go down: the workers are ended, and what they had done by then is taken."""
+        self.pool.close()
+        for nonce, flight in self.flights.items():
+            if nonce not in self.done:
+                self.done[nonce] = self.collect(flight.batch)
+
+    def collect(self, batch: Batch) -> BatchDone:
+        try:
+            found = self.pool.collect(self.m.home.batches / batch.dir, batch.cells)
+        except Exception as error:
+            say(f"batch {batch.dir} cannot be read ({type(error).__name__}: {error}): its cells run again")
+            found = BatchDone(batch.nonce, [], [], [c.job for c in batch.cells], {}, 0.0, None, True)
+        return replace(found, nonce=batch.nonce)
+
+
+def _of_committed(tables: dict[str, TableBytes], verdict: BatchVerdict, cells: int) -> list[tuple[str, TableBytes]]:
+    """The tables without rows of cells that do not commit (a cancel may have come after they were written)."""
+    if not tables or not verdict.committed:
+        return []
+    out = sorted(tables.items())
+    if len(verdict.committed) < cells:
+        out = [(name, _only(table, verdict.committed)) for name, table in out]
+    return [(name, table) for name, table in out if table.rows]
+
+
+def _only(table: TableBytes, jobs: frozenset[int]) -> TableBytes:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    with pa.ipc.open_stream(pa.py_buffer(table.data)) as reader:
+        rows = reader.read_all()
+    keep = pc.is_in(rows.column("job"), value_set=pa.array(sorted(jobs), pa.int64()))
+    if pc.all(keep).as_py() is not False and rows.num_rows == table.rows:
+        return table
+    rows = rows.filter(keep).combine_chunks()
+    if not rows.num_rows:
+        return TableBytes(b"", 0, 0, 0)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    ends = pc.min_max(rows.column("job")).as_py()
+    return TableBytes(sink.getvalue().to_pybytes(), rows.num_rows, ends["min"], ends["max"])
+
+
+def _part(name: str, table: TableBytes) -> dict[str, Any]:
+    return {
+        "table": name,
+        "path": "",
+        "rows": table.rows,
+        "bytes": len(table.data),
+        "sha256": hashlib.sha256(table.data).hexdigest(),
+        "first": table.first,
+        "last": table.last,
+    }
