@@ -5,6 +5,8 @@ from lab import Lab
 lab = Lab()
 job = lab.submit("parity", sizes=[1, 4])
 job.wait().results()
+sweep = lab.sweep("parity", grid={"seed": range(100)})
+sweep.wait().results()
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lab.api import Job, Jobs, Lab
+    from lab.api import Job, Jobs, Lab, Sweep
 
-__all__ = ["Job", "Jobs", "Lab"]
+__all__ = ["Job", "Jobs", "Lab", "Sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,50 +2,124 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from core.fsio import sha256_file
 from core.home import Home
 from core.journal import query
-from core.journal.query import Job
-from core.states import AttemptState, JobState
+from core.journal.query import Job, Part
+from core.states import EventKind
+
+
+@dataclass
+class Answers:
+    """By key.
+
+    Attributes:
+        done: the finished job whose results stand.
+        why: why a finished job does not answer, where none does.
+    """
+
+    done: dict[str, int] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
 
 
 def answer_in_cache(home: Home, conn: sqlite3.Connection, key: str) -> tuple[Job | None, str]:
-    """The finished job that answers `key`, or None and, when one nearly did, why it does not.
+    """The finished job that answers `key`, or None and, when one nearly did, why it does not."""
+    found = answers_for(home, conn, [key])
+    if key in found.done:
+        return query.job(conn, found.done[key]), ""
+    return None, found.why.get(key, "")
 
-    A job that read what it had not declared never answers; nor does one whose files are no longer there.
+
+def answers_for(home: Home, conn: sqlite3.Connection, keys: Iterable[str]) -> Answers:
+    """Which of `keys` are answered, all in one go: what many cells share is looked at once.
+
+    A job that read what it had not declared never answers; nor does one whose evidence was discarded or is no longer
+    what was committed. A cell that ran in a batch stands on its rows alone.
     """
-    why = ""
-    for job in query.jobs(conn, states=(JobState.SUCCEEDED,), key=key):
-        if job.undeclared:
-            why = why or f"job {job.id} is the same but read files that were not declared"
+    candidates = [_Candidate(*r) for r in conn.execute(_DONE, (json.dumps(list(keys)),))]
+    out = Answers()
+    if not candidates:
+        return out
+    bad = _damaged(home, conn, [c.job for c in candidates])
+    for c in candidates:  # newest first
+        if c.key in out.done:
             continue
-        gone = _what_is_gone(home, conn, job)
-        if not gone:
-            return job, ""
-        why = why or f"job {job.id} is the same but {gone}"
-    return None, why
+        gone = _why_not(home, conn, c, bad)
+        if gone:
+            out.why.setdefault(c.key, f"job {c.job} is the same but {gone}")
+        else:
+            out.done[c.key] = c.job
+            out.why.pop(c.key, None)
+    return out
 
 
-def _what_is_gone(home: Home, conn: sqlite3.Connection, job: Job) -> str:
-    """What of a succeeded job's evidence is missing, in a few words; "" when all of it is there."""
-    done = [a for a in query.attempts(conn, job.id) if a.state is AttemptState.SUCCEEDED]
-    if not done:
+@dataclass(frozen=True)
+class _Candidate:
+    key: str
+    job: int
+    attempt: int | None
+    ended: str | None  # kind of the event that ended its attempt
+    seq: int | None  # of that event
+    manifest: str | None
+    undeclared: int
+    discarded: int
+
+
+_DONE = """SELECT s.key, s.id, a.id % 4096, e.kind, e.seq, e.data ->> '$.manifest',
+        coalesce(nullif(w.data ->> '$.undeclared', '[]'), 0) != 0,
+        EXISTS (SELECT 1 FROM discarded d WHERE d.job = s.id AND d.attempt = 0)
+    FROM json_each(?) k CROSS JOIN job_state s ON s.key = k.value
+        LEFT JOIN attempt_state a ON a.id BETWEEN s.id * 4096 AND s.id * 4096 + 4095 AND a.state = 'succeeded'
+        LEFT JOIN event e ON e.seq = a.ended LEFT JOIN event w ON w.seq = s.news
+    WHERE s.state = 'succeeded' AND s.cells IS NULL ORDER BY s.id DESC"""
+
+
+def _why_not(home: Home, conn: sqlite3.Connection, c: _Candidate, bad: Sequence[tuple[Part, str]]) -> str:
+    """Why a succeeded job does not answer, in a few words; "" when it does."""
+    if c.undeclared:
+        return "read files that were not declared"
+    if c.discarded:
+        return "its results were discarded"
+    if c.attempt is None:
         return "no attempt of it is recorded as committed"
-    manifest = home.run_dir(job.id, done[-1].n).manifest
-    try:
-        if done[-1].manifest is not None and sha256_file(manifest) != done[-1].manifest:
-            return "its manifest is not the one that was committed"
-        if done[-1].manifest is None and not manifest.is_file():
-            return "its run directory is gone"
-    except OSError:
-        return "its run directory is gone"
-    for part in query.parts(conn, job_id=job.id):
+    if c.ended == EventKind.ATTEMPT_ENDED:
+        manifest = home.run_dir(c.job, c.attempt).manifest
         try:
-            size = (home.tables / part.path).stat().st_size
+            if c.manifest is not None and sha256_file(manifest) != c.manifest:
+                return "its manifest is not the one that was committed"
+            if c.manifest is None and not manifest.is_file():
+                return "its run directory is gone"
         except OSError:
-            return f"its part of table {part.table} is gone"
-        if size != part.bytes:
-            return f"its part of table {part.table} is damaged"
+            return "its run directory is gone"
+    for part, problem in bad:
+        if part.first <= c.job <= part.last and part.table in _tables(conn, c):
+            return problem
     return ""
+
+
+def _damaged(home: Home, conn: sqlite3.Connection, jobs: Sequence[int]) -> list[tuple[Part, str]]:
+    """Parts that may hold rows of these jobs and are not what was committed, each with a few words."""
+    from core.tables import Jobs, live_parts, part_problems
+
+    parts = live_parts(conn, None, Jobs.of(jobs))
+    problems = part_problems(home, conn, parts)
+    if problems:  # compaction may just have put them elsewhere
+        parts = live_parts(conn, None, Jobs.of(jobs))
+        problems = part_problems(home, conn, parts)
+    return [
+        (p, f"its part of table {p.table} is {'gone' if problems[p.id].endswith('is missing') else 'damaged'}")
+        for p in parts
+        if p.id in problems
+    ]
+
+
+def _tables(conn: sqlite3.Connection, c: _Candidate) -> set[str]:
+    """The tables to which the job gave rows: a part of many jobs spans ids of which it holds none."""
+    sql = """SELECT p.value ->> '$.table' FROM event e, json_each(e.data, '$.parts') p WHERE e.seq = ?
+        AND ? BETWEEN coalesce(p.value ->> '$.first', ?) AND coalesce(p.value ->> '$.last', ?)"""
+    return {str(r[0]) for r in conn.execute(sql, (c.seq, c.job, c.job, c.job))}

@@ -10,55 +10,39 @@ lab.results(sql="SELECT kind, max(err) FROM parity GROUP BY kind")
 
 from __future__ import annotations
 
-import html
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from core.errors import JobFailed, LabError, NotFound
+from core.errors import BadInput, LabError, NotFound
 from core.home import Home
 from core.journal import Journal, Role, query
 from core.states import EventKind, JobState
-from lab.handles import Job, Jobs
+from lab.handles import Job, Jobs, Status, Sweep, failure_of, handle
+from lab.options import Options, request_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from core.study import Study
+    from lab.asked import Request
     from lab.compare import Comparison
-    from lab.submission import Planned
+    from lab.submission import Planned, Submitted
+    from lab.submitter import Submitter
 
-__all__ = ["Job", "Jobs", "Lab", "Status", "StillRunning"]
+__all__ = ["Job", "Jobs", "Lab", "Status", "StillRunning", "Sweep"]
+
+_SHORTEST_S = 0.0002
+_TICK_S = 0.25
 
 
 class StillRunning(LabError, TimeoutError):
     """`wait(timeout=...)` gave up watching; the job goes on."""
 
     slug = "still-running"
-
-
-@dataclass(frozen=True)
-class Status:
-    """How the whole lab is doing."""
-
-    counts: dict[JobState, int]
-    controller: bool
-    lanes: dict[str, str]
-
-    def __rich_repr__(self) -> Any:
-        yield "controller", "up" if self.controller else "down"
-        yield from ((str(state), n) for state, n in self.counts.items())
-        yield "lanes", self.lanes
-
-    def _repr_html_(self) -> str:
-        from lab.handles import html_table
-
-        rows = [["controller", "up" if self.controller else "down"]]
-        rows += [[str(state), str(n)] for state, n in self.counts.items()]
-        rows += [[f"lane {html.escape(name)}", state] for name, state in self.lanes.items()]
-        return html_table(["", ""], rows)
 
 
 class Lab:
@@ -124,45 +108,103 @@ class Lab:
         Raises:
             LabError: what was asked for cannot be; nothing was recorded.
         """
-        from lab.planning import Request
-        from lab.submission import submit
-
-        request = Request(
-            kind=kind,
-            params={**(params or {}), **parameters},
+        request = request_of(
+            kind,
+            {**(params or {}), **parameters},
             name=name,
-            needs=needs or {},
-            limits=limits or {},
-            inputs=_inputs(inputs),
+            needs=needs,
+            limits=limits,
+            inputs=inputs,
             code=code,
-            env=env or {},
-            outputs=list(outputs),
-            expect=expect or {},
-            after=_after(after),
-            idem=key,
+            env=env,
+            outputs=outputs,
+            expect=expect,
+            after=after,
+            key=key,
             priority=priority,
-            tags=list(tags),
+            tags=tags,
             note=note,
             held=held,
             force=force,
-            retries=retries or {},
-            allow_undeclared=[str(p) for p in allow_undeclared],
+            retries=retries,
+            allow_undeclared=allow_undeclared,
             on_unreachable=on_unreachable,
-            argv=("python",),
-            literal=True,
         )
-        answer = submit(self.home, [request], cwd=Path(cwd) if cwd is not None else Path.cwd())[0]
-        self._tell()
-        return Job(self, answer.id, answer=answer.answer, message=answer.message)
+        self._refuse_study(request)
+        return self._submit([request], cwd)[0]
+
+    def sweep(
+        self,
+        kind: str,
+        /,
+        *,
+        grid: Mapping[str, Iterable[Any]],
+        zip: Iterable[Iterable[str]] | Iterable[str] = (),
+        exclude: Iterable[Mapping[str, Any]] = (),
+        params: Mapping[str, Any] | None = None,
+        at_once: int | None = None,
+        max_fails: int | None = None,
+        cwd: str | Path | None = None,
+        **options: Unpack[Options],
+    ) -> Sweep:
+        """Submit a job for each cell of `grid`, in one transaction.
+
+        Args:
+            grid: axis -> values; the last axis moves fastest.
+            zip: axes that go together: a group of names, or several.
+            exclude: partial cells; what agrees with one is left out.
+            params: what all cells share.
+            at_once: how many cells may run at the same time.
+            max_fails: start no further cell once more than this have failed.
+            options: as of `submit`: needs, limits, after, tags, held, force, ...
+
+        Raises:
+            LabError: what was asked for cannot be; nothing was recorded.
+        """
+        from core.grid import Grid
+
+        request = replace(
+            request_of(kind, params or {}, **options),
+            grid=Grid.of(grid, zip=zip, exclude=exclude, base=params),
+            at_once=at_once,
+            max_fails=max_fails,
+        )
+        found = self._submit([request], cwd)[0]
+        assert isinstance(found, Sweep)
+        return found
+
+    def submit_study(
+        self,
+        study: Study | str,
+        /,
+        *,
+        params: Mapping[str, Any] | None = None,
+        cwd: str | Path | None = None,
+        **options: Unpack[Options],
+    ) -> Jobs:
+        """Submit the jobs and sweeps of a study, in one transaction, each after what it waits for.
+
+        Args:
+            study: a `core.study.Study`, or the name of a kind that makes one of `params`.
+            options: said of each node (tags, priority, needs, ...); `after` of those that wait for no other.
+        """
+        from lab.studies import nodes
+
+        if isinstance(study, str):
+            return self._submit([request_of(study, params or {}, **options)], cwd)
+        return self._submit(nodes(study, request_of(study.name, {}, **options)), cwd)
+
+    def submitter(self, kind: str, /, *, cwd: str | Path | None = None, **options: Unpack[Options]) -> Submitter:
+        """For many single jobs of one kind: what they share is looked at once. Close it, or use it with `with`."""
+        from lab.submitter import Submitter
+
+        return Submitter(self, request_of(kind, {}, **options), Path(cwd) if cwd is not None else Path.cwd())
 
     def submit_file(self, path: str | Path, *, cwd: str | Path | None = None) -> Jobs:
         """Submit all jobs of a jobs file, in one transaction."""
         from lab.jobsfile import read_jobs
-        from lab.submission import submit
 
-        answers = submit(self.home, read_jobs(Path(path)), cwd=Path(cwd) if cwd is not None else Path.cwd())
-        self._tell()
-        return Jobs(Job(self, a.id, answer=a.answer, message=a.message) for a in answers)
+        return self._submit(read_jobs(Path(path)), cwd)
 
     def plan(self, kind: str, /, *, cwd: str | Path | None = None, **parameters: Any) -> Planned:
         """What `submit(kind, **parameters)` would do: nothing is recorded."""
@@ -172,18 +214,18 @@ class Lab:
         request = Request(kind, parameters, literal=True)
         return plan(self.home, [request], cwd=Path(cwd) if cwd is not None else Path.cwd())[0]
 
-    def rerun(self, job: Job | int, *, force: bool = False) -> Job:
-        """Submit the same job again; with `force` also when it succeeded."""
+    def rerun(self, job: Job | int, *, force: bool = False, failed: bool = False) -> Job:
+        """Submit the same job again; with `force` also when it succeeded. Of a sweep, with `failed`, what failed."""
         from lab.submission import rerun
 
-        answer = rerun(self.home, [_id(job)], force=force)[0]
-        self._tell()
-        return Job(self, answer.id, answer=answer.answer, message=answer.message)
+        answer = rerun(self.home, [_id(job)], force=force, failed=failed)[0]
+        self.tell()
+        return self._handle(answer)
 
     def job(self, job_id: int) -> Job:
-        """The handle of one job. Raises NotFound."""
-        query.job(self.journal.conn, int(job_id))
-        return Job(self, int(job_id))
+        """The handle of one job or sweep. Raises NotFound."""
+        row = query.job(self.journal.conn, int(job_id))
+        return handle(self, row)
 
     def jobs(
         self,
@@ -193,15 +235,15 @@ class Lab:
         tag: str | None = None,
         limit: int | None = 100,
     ) -> Jobs:
-        """The newest jobs, newest first."""
+        """The newest jobs, newest first; a sweep is one of them, and has its cells."""
         words = [state] if isinstance(state, str) else list(state)
         try:
             rows = query.jobs(
-                self.journal.conn, states=tuple(JobState(w) for w in words), kind=kind, tag=tag, limit=limit
+                self.journal.conn, states=tuple(JobState(w) for w in words), kind=kind, tag=tag, limit=limit, top=True
             )
         except NotFound:
             return Jobs()  # no home yet
-        return Jobs(Job(self, row.id, row=row) for row in rows)
+        return Jobs(handle(self, row) for row in rows)
 
     def results(
         self,
@@ -214,6 +256,7 @@ class Lab:
         """Rows of a table, or the answer to `sql` over all tables (DuckDB).
 
         Args:
+            jobs: only rows of these, and of the cells of sweeps among them.
             warnings: gets one sentence for each damaged or missing part; without it they are Python warnings.
         """
         from core.tables import query as ask
@@ -248,7 +291,7 @@ class Lab:
         from lanes.start import controller_alive
 
         lanes = {lane.name: str(lane.state) for lane in self.lanes()}
-        return Status(query.counts(self.journal.conn), controller_alive(self.home), lanes)
+        return Status(query.counts(self.journal.conn, top=True), controller_alive(self.home), lanes)
 
     @property
     def journal(self) -> Journal:
@@ -262,10 +305,21 @@ class Lab:
         query.job(self.journal.conn, job_id)
         with Journal.open(self.home, Role.CLIENT) as journal, journal.transaction() as tx:
             tx.append(kind, job=job_id, data={"by": os.environ.get("USER", "")})
-        self._tell()
+        self.tell()
 
-    def watch(self, job_id: int, *, timeout: float | None, poll: float, check: bool) -> query.Job:
+    def watch(
+        self,
+        job_id: int,
+        *,
+        timeout: float | None,
+        poll: float,
+        check: bool,
+        tick: Callable[[query.Job], None] | None = None,
+    ) -> query.Job:
         """Block until the job has ended. Nothing is written, and Ctrl-C ends only the watching.
+
+        Args:
+            tick: told of the job as it is, some times a second.
 
         Raises:
             StillRunning: `timeout` seconds went by.
@@ -273,46 +327,61 @@ class Lab:
         """
         from lanes.start import ensure_controller
 
-        end = None if timeout is None else time.monotonic() + timeout
+        began = time.monotonic()
         seen: int | None = None
-        looked = time.monotonic()
+        looked, ticked = began, 0.0
         row = query.job(self.journal.conn, job_id)
         while not row.state.terminal:
             now = time.monotonic()
-            if end is not None and now >= end:
+            if timeout is not None and now >= began + timeout:
                 raise StillRunning(f"job {job_id} is {row.state} after {timeout:g} s", hint="it goes on; wait again")
             if self._start and now - looked > 5.0:
                 ensure_controller(self.home)  # somebody must be at work on it
                 looked = now
-            time.sleep(poll if end is None else min(poll, max(0.0, end - now)))
+            if tick is not None and now - ticked > _TICK_S:
+                tick(row)
+                ticked = now
+            # A tenth of the time so far: what takes a millisecond is seen at once, what takes hours costs nothing.
+            pause = min(poll, max(_SHORTEST_S, (now - began) / 10))
+            time.sleep(pause if timeout is None else min(pause, max(0.0, began + timeout - now)))
             version = self.journal.data_version()
             if version != seen:
                 seen = version
                 row = query.job(self.journal.conn, job_id)
+        if tick is not None:
+            tick(row)
         if check and row.state is not JobState.SUCCEEDED:
-            cause = f" ({row.cause})" if row.cause else ""
-            reason = f": {row.reason}" if row.reason else ""
-            raise JobFailed(f"job {job_id} is {row.state}{cause}{reason}", hint=f"see `lab logs {job_id}`")
+            raise failure_of(self.journal.conn, row)
         return row
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """The journal has news: see that a controller runs, and wake it."""
         from lanes.start import ensure_controller, wake
 
         if self._start:
             ensure_controller(self.home)
         wake(self.home)
 
+    def _submit(self, requests: Sequence[Request], cwd: str | Path | None) -> Jobs:
+        from lab.submission import submit
+
+        answers = submit(self.home, requests, cwd=Path(cwd) if cwd is not None else Path.cwd())
+        self.tell()
+        return Jobs(self._handle(a) for a in answers)
+
+    def _handle(self, a: Submitted) -> Job:
+        cls = Sweep if a.is_sweep else Job
+        return cls(self, a.id, answer=a.answer, message=a.message)
+
+    def _refuse_study(self, request: Request) -> None:
+        """A study is several jobs, and `submit` gives one."""
+        from core.kind import load_kind
+        from lab.studies import study_of
+
+        if study_of(load_kind(request.kind), request) is not None:
+            hint = f"use lab.submit_study({request.kind!r}, params=...)"
+            raise BadInput(f"kind {request.kind} is a study of several jobs", hint=hint)
+
 
 def _id(job: Job | int) -> int:
     return job.id if isinstance(job, Job) else int(job)
-
-
-def _after(given: Sequence[Job | int | str] | Job | int | str) -> list[str]:
-    each = [given] if isinstance(given, (Job, int, str)) else list(given)
-    return [x if isinstance(x, str) else str(_id(x)) for x in each]
-
-
-def _inputs(given: Sequence[str | Path] | Mapping[str, str | Path]) -> list[str]:
-    if isinstance(given, Mapping):
-        return [f"{name}={path}" for name, path in given.items()]
-    return [str(given)] if isinstance(given, (str, Path)) else [str(path) for path in given]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from core.errors import BadInput
@@ -14,7 +15,7 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
 _SLURM = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 _MEMORY_UNITS = {"": 1.0, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0 * 1024}
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_RANGE = re.compile(r"(?:(\d+)\.)?(\d+)(?:-(\d+))?")
 _MOST_IDS = 100_000
 
 
@@ -48,22 +49,48 @@ def memory_mb(text: str, option: str) -> int:
     return max(1, round(float(found[1]) * _MEMORY_UNITS[found[2].lower()]))
 
 
-def job_ids(words: Sequence[str] | None) -> tuple[int, ...]:
-    """Job ids in the order given, each once: `12`, or a range `12-20`."""
-    out: dict[int, None] = {}
+@dataclass(frozen=True)
+class Ids:
+    """The jobs that one word names: `first` to `last`; with `sweep` these are numbers of its cells, counted from 1."""
+
+    first: int
+    last: int
+    sweep: int | None = None
+
+
+def ids(words: Sequence[str] | None) -> tuple[Ids, ...]:
+    """What words such as `12`, `12-20`, `17.3` and `17.3-9` name (see `selection.resolve` for the jobs)."""
+    out = []
     for word in words or ():
         for piece in word.split(","):
             found = _RANGE.fullmatch(piece.strip())
             if not found:
-                raise BadInput(f"{piece!r} is not a job id", hint="give a number such as 17, or a range such as 17-20")
-            first, last = int(found[1]), int(found[2] or found[1])
+                raise BadInput(
+                    f"{piece!r} is not a job id",
+                    hint="give a number such as 17, a range such as 17-20, or a cell of a sweep such as 17.3",
+                )
+            first, last = int(found[2]), int(found[3] or found[2])
             if last < first:
-                raise BadInput(f"the range {piece} is empty", hint=f"did you mean {last}-{first}?")
+                start = f"{found[1]}." if found[1] else ""
+                raise BadInput(f"the range {piece} is empty", hint=f"did you mean {start}{last}-{first}?")
             if last - first >= _MOST_IDS:
                 raise BadInput(
                     f"the range {piece} names {last - first + 1:,} jobs", hint=f"at most {_MOST_IDS:,} at once"
                 )
-            out.update(dict.fromkeys(range(first, last + 1)))
+            out.append(Ids(first, last, int(found[1]) if found[1] else None))
+    return tuple(out)
+
+
+def job_ids(words: Sequence[str] | None) -> tuple[int, ...]:
+    """Job ids in the order given, each once: `12`, or a range `12-20`. For cells `17.3` see `selection.resolve`."""
+    out: dict[int, None] = {}
+    for each in ids(words):
+        if each.sweep is not None:
+            raise BadInput(
+                f"{each.sweep}.{each.first} names a cell of a sweep, which is not understood here",
+                hint=f"give its id; `lab status {each.sweep}.{each.first}` shows it",
+            )
+        out.update(dict.fromkeys(range(each.first, each.last + 1)))
     return tuple(out)
 
 

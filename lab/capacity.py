@@ -17,7 +17,7 @@ from lanes.placement import Capacity, LaneView, can_ever
 
 
 def lane_books(cluster: Cluster, conn: sqlite3.Connection | None) -> dict[str, LaneBook]:
-    """The declared lanes with what their agents found (from the journal), and what living attempts hold.
+    """The declared lanes with what their agents found (from the journal), and what living attempts and batches hold.
 
     `local` before its first probe: what this machine says of itself.
     """
@@ -33,6 +33,9 @@ def lane_books(cluster: Cluster, conn: sqlite3.Connection | None) -> dict[str, L
     for attempt in query.open_attempts(conn) if conn is not None else ():
         if attempt.lane in books:
             books[attempt.lane].hold(attempt)
+    for batch in query.open_batches(conn) if conn is not None else ():
+        if batch.lane in books:
+            books[batch.lane].hold_batch(batch.nonce, batch.grant)
     return books
 
 

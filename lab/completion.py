@@ -107,6 +107,37 @@ def roles(incomplete: str) -> list[Suggestion]:
     return [r for r in ROLES if r.startswith(incomplete)]
 
 
+def parameters(ctx: Any, incomplete: str) -> list[Suggestion]:
+    """`NAME=` of the kind that was typed."""
+    return _parameters(ctx, incomplete, set())
+
+
+def axes(ctx: Any, incomplete: str) -> list[Suggestion]:
+    """`NAME=` of the kind that was typed, but for what is given already."""
+    return _parameters(ctx, incomplete, {word.partition("=")[0] for word in _typed() if "=" in word})
+
+
+def _parameters(ctx: Any, incomplete: str, given: set[str]) -> list[Suggestion]:
+    from core.errors import LabError
+    from core.kind import load_kind
+
+    # An option whose value is being typed ends the parsing: the kind is then among what is left over.
+    words = [ctx.params.get("kind"), *ctx.args]
+    try:
+        fields = load_kind(next((str(w) for w in words if w), "")).Params.model_fields
+    except LabError:
+        return []
+    found = [(f.alias or name, f.description or "") for name, f in fields.items()]
+    return [(f"{name}=", about) for name, about in found if name.startswith(incomplete) and name not in given]
+
+
+def _typed() -> list[str]:
+    """The words of the line that is being completed."""
+    import os
+
+    return (os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS") or "").split()
+
+
 def tags(incomplete: str) -> list[Suggestion]:
     return _from_journal(_tags, incomplete, "")
 
@@ -138,9 +169,17 @@ def _from_journal(
 
 
 def _ids(conn: sqlite3.Connection, incomplete: str, where: str) -> list[Suggestion]:
+    """Jobs and sweeps; after `17.` the cells of sweep 17."""
+    sweep, dot, number = incomplete.partition(".")
+    if dot and sweep.isdigit() and (number.isdigit() or not number):
+        sql = f"""SELECT id - sweep, kind, name, state FROM job
+                  WHERE {where}sweep = ? AND CAST(id - sweep AS TEXT) LIKE ? ORDER BY id LIMIT ?"""
+        cells = conn.execute(sql, (int(sweep), number + "%", _MOST))
+        return [(f"{sweep}.{r[0]}", f"{r[1]} {r[2]}, {r[3]}") for r in cells]
     if incomplete and not incomplete.isdigit():
         return []
-    sql = f"SELECT id, kind, name, state FROM job WHERE {where}CAST(id AS TEXT) LIKE ? ORDER BY id DESC LIMIT ?"
+    sql = f"""SELECT id, kind, name, state FROM job
+              WHERE {where}sweep IS NULL AND CAST(id AS TEXT) LIKE ? ORDER BY id DESC LIMIT ?"""
     found = conn.execute(sql, (incomplete + "%", _MOST))
     return [(str(r[0]), f"{r[1]} {r[2] if r[2] != r[1] else ''}".strip() + f", {r[3]}") for r in found]
 

@@ -17,6 +17,8 @@ from core.spec import Needs, differing_parts, key_parts
 from core.states import Cond, JobState, LaneState
 from lab.answers import answer_in_cache
 from lab.capacity import lane_books
+from lab.explainsweep import about_sweep, cells_ahead, why_cell, why_sweep
+from lab.folded import cell_name
 from lab.plan import where_now
 from lanes.ledger import LaneBook
 from lanes.placement import can_ever
@@ -39,9 +41,11 @@ class Explanation:
 
 
 def explain(home: Home, conn: sqlite3.Connection, job_id: int) -> Explanation:
-    """Explain one job. Raises NotFound."""
+    """Explain one job, sweep or cell. Raises NotFound."""
     job = query.job(conn, job_id)
     spec = query.spec_of(conn, job.spec)
+    if job.is_sweep:
+        return _sweep(home, conn, job, spec)
     lane = job.lane
     if job.state is JobState.QUEUED:
         sentence, lane = _waiting(home, conn, job, spec)
@@ -53,6 +57,18 @@ def explain(home: Home, conn: sqlite3.Connection, job_id: int) -> Explanation:
     details += _attempts(conn, job)
     nearest, missed = _missed(home, conn, job, spec)
     return Explanation(job.id, job.state, sentence, details + missed, lane, nearest)
+
+
+def _sweep(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any]) -> Explanation:
+    """A sweep; why its cells run is said of the first of them."""
+    details = about_sweep(conn, job)
+    nearest: int | None = None
+    first = query.jobs(conn, sweep=job.id, limit=1, newest_first=False)
+    if first and job.rerun_of is None:
+        own = spec if first[0].spec == job.spec else query.spec_of(conn, first[0].spec)
+        nearest, missed = _missed(home, conn, first[0], own, before=job.id)
+        details += [f"cell {cell_name(first[0])}: {said}" for said in missed]
+    return Explanation(job.id, job.state, why_sweep(home, conn, job), details, None, nearest)
 
 
 def _so_far(home: Home, conn: sqlite3.Connection, job: Job) -> str:
@@ -79,11 +95,15 @@ def _so_far(home: Home, conn: sqlite3.Connection, job: Job) -> str:
 
 def _waiting(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any]) -> tuple[str, str | None]:
     """Why a queued job is not running, the first reason that holds; and the lane where it would go."""
-    name = f"job {job.id}"
+    name = f"job {job.id}" if job.sweep is None else f"cell {cell_name(job)} (job {job.id})"
     if job.wish == "cancel":
         return f"{name} was asked to end and will be cancelled as soon as the controller looks", None
     if job.wish == "hold":
         return f"{name} was asked to be held and will be as soon as the controller looks", None
+    if job.sweep is not None:
+        waits_with = why_cell(home, conn, job)
+        if waits_with is not None:
+            return waits_with, None
     never = [u for c, u in query.dependencies(conn, job.id) if c is Cond.OK and _failed(u)]
     if never:
         return f"{name} will be skipped: it needs job {never[0].id} to succeed, which is {never[0].state}", None
@@ -104,12 +124,13 @@ def _waiting(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any
         reasons = "; ".join(f"{n}: {b.view().why}" for n, b in able.items())
         return f"{name} waits for a lane to come up: {reasons}", None
     lane, why = where_now(up, needs)
-    ahead = [j for j in query.queue(conn, limit=10_000) if (-j.priority, j.id) < (-job.priority, job.id)]
+    first = [j for j in query.queue(conn, limit=10_000) if (-j.priority, j.id) < (-job.priority, job.id)]
+    ahead = len(first) + (cells_ahead(conn, job) if job.sweep is not None else 0)
     if lane is None:
-        behind = f"; {len(ahead)} jobs are before it" if ahead else "; it is the next"
+        behind = f"; {ahead:,} jobs are before it" if ahead else "; it is the next"
         return f"{name} waits for room: {why}{behind}", next(iter(up))
     if ahead:
-        return f"{name} has {len(ahead)} jobs before it (priority, then age); it would go to {lane}", lane
+        return f"{name} has {ahead:,} jobs before it (priority, then age); it would go to {lane}", lane
     return f"{name} is about to start on {lane}", lane
 
 
@@ -148,12 +169,19 @@ def _attempts(conn: sqlite3.Connection, job: Job) -> list[str]:
     ]
 
 
-def _missed(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any]) -> tuple[int | None, list[str]]:
-    """(the nearest earlier run, why it does not answer this job), part by part of the key."""
+def _missed(
+    home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any], before: int | None = None
+) -> tuple[int | None, list[str]]:
+    """(the nearest earlier run, why it does not answer this job), part by part of the key.
+
+    Args:
+        before: only jobs below this id are earlier; None: below its own.
+    """
+    before = job.id if before is None else before
     if job.rerun_of is not None:
         return job.rerun_of, [f"it runs job {job.rerun_of} again"]
     answer, why = answer_in_cache(home, conn, job.key)
-    if answer is not None and answer.id < job.id:
+    if answer is not None and answer.id < before:
         return answer.id, [
             f"job {answer.id} is the same and succeeded: this one was forced, or it was submitted before that"
         ]
@@ -163,8 +191,9 @@ def _missed(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any]
     specs = {job.spec: spec}
     best: tuple[int, Job, list[str]] | None = None
     rows = conn.execute(
-        "SELECT id FROM job WHERE kind = ? AND id < ? AND key != ? ORDER BY id DESC LIMIT ?",
-        (job.kind, job.id, job.key, _LOOK_BACK),
+        """SELECT id FROM job_state WHERE kind = ? AND id < ? AND key != ? AND cells IS NULL
+           ORDER BY id DESC LIMIT ?""",
+        (job.kind, before, job.key, _LOOK_BACK),
     ).fetchall()
     for other in query.jobs(conn, ids=tuple(r[0] for r in rows)) if rows else ():
         if other.spec not in specs:

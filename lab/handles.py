@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import html
+import sqlite3
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.errors import JobFailed
 from core.journal import query
 from core.states import EventKind, JobState
 
@@ -109,9 +113,13 @@ class Job:
     def logs(self, attempt: int | None = None) -> str:
         """What its attempt (None: the newest) wrote to stdout and stderr, as far as it is here."""
         n = attempt if attempt is not None else self.refresh().row.attempts
-        path = self._lab.home.run_dir(self.id, n).log
+        from lab.batchlog import Slices, where
+
+        found = where(self._lab.home, self._lab.journal.conn, self.row, n)
+        if isinstance(found, Slices):
+            return found.read().decode(errors="replace")
         try:
-            return path.read_text(errors="replace")
+            return found.path.read_text(errors="replace")
         except FileNotFoundError:
             return ""
 
@@ -162,6 +170,98 @@ class Job:
         return html_table(_HEAD, [_cells(self.refresh())])
 
 
+class Sweep(Job):
+    """A sweep of this lab: the jobs of a grid, as one."""
+
+    def counts(self) -> dict[JobState, int]:
+        """How many cells are in each state, those that other jobs answer too."""
+        return query.sweep_counts(self._lab.journal.conn, self.id)
+
+    def cells(self, state: JobState | str | Sequence[JobState | str] = (), *, limit: int | None = None) -> Jobs:
+        """Its cells, in the order of the grid; those that other jobs answer are among them by id."""
+        words = [state] if isinstance(state, str) else list(state)
+        rows = query.cells(self._lab.journal.conn, self.id, states=tuple(JobState(w) for w in words), limit=limit)
+        return Jobs(Job(self._lab, row.id, row=row) for row in rows)
+
+    def cell(self, number: int) -> Job:
+        """The cell that the command line calls ID.NUMBER: counted from 1, of those that it runs itself."""
+        sweep = query.sweep(self._lab.journal.conn, self.id)
+        if not 1 <= number <= sweep.cells:
+            raise IndexError(f"sweep {self.id} has the cells 1 to {sweep.cells}")
+        return Job(self._lab, self.id + number)
+
+    def failed(self) -> Jobs:
+        """The cells that failed."""
+        return self.cells(JobState.FAILED)
+
+    def rerun_failed(self, *, force: bool = False) -> Sweep:
+        """Exactly the cells that failed, as a new sweep with the code of then. Raises BadInput when none has."""
+        found = self._lab.rerun(self, force=force, failed=True)
+        assert isinstance(found, Sweep)
+        return found
+
+    def wait(
+        self, timeout: float | None = None, *, poll: float = POLL_S, check: bool = True, progress: bool | None = None
+    ) -> Sweep:
+        """Block until every cell has ended. Ctrl-C stops the watching, never the cells.
+
+        Args:
+            timeout: seconds; None: for ever.
+            check: raise when a cell did not succeed.
+            progress: show a bar on stderr; None: where that is a terminal.
+
+        Raises:
+            StillRunning: the time is over; the sweep goes on.
+            JobFailed: some cells did not succeed; the message names the first.
+        """
+        shown = progress if progress is not None else sys.stderr.isatty()
+        if not shown:
+            self._row = self._lab.watch(self.id, timeout=timeout, poll=poll, check=check)
+            return self
+        from lab.folded import fold
+        from lab.output import PeopleFace
+        from lab.output.progress import follower
+
+        show = follower(PeopleFace(), 1)
+
+        def tick(row: query.Job) -> None:
+            show.update([row], {}, {row.id: fold(self._lab.journal.conn, row)})
+
+        try:
+            self._row = self._lab.watch(self.id, timeout=timeout, poll=poll, check=check, tick=tick)
+        finally:
+            show.close()
+        return self
+
+    def logs(self, attempt: int | None = None) -> str:
+        """What the cell that failed first printed; nothing when none has."""
+        first = query.first_failure(self._lab.journal.conn, self.id)
+        return Job(self._lab, first.id).logs(attempt) if first is not None else ""
+
+    def __len__(self) -> int:
+        return query.sweep(self._lab.journal.conn, self.id).total
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return f"<Sweep {self.id} {self.row.kind} {self.row.name} {self.state}>"
+
+    def __rich_repr__(self) -> Iterator[Any]:
+        yield from super().__rich_repr__()
+        yield from ((str(state), n) for state, n in self.counts().items())
+
+    def _repr_html_(self) -> str:
+        from lab.folded import fold
+        from lab.output.sweep import brief, failure
+
+        folded = fold(self._lab.journal.conn, self.refresh().row)
+        rows = [["axes", html.escape(self.row.name)], ["cells", html.escape(brief(folded))]]
+        if folded.first is not None:
+            rows.append(["first failure", html.escape(failure(folded.first))])
+        return html_table(_HEAD, [_cells(self)]) + html_table(["", ""], rows)
+
+
 class Jobs(list[Job]):
     """A list of jobs that a notebook shows as a table."""
 
@@ -179,6 +279,45 @@ class Jobs(list[Job]):
 
     def _repr_html_(self) -> str:
         return html_table(_HEAD, [_cells(job) for job in self]) if self else "<i>no jobs</i>"
+
+
+def failure_of(conn: sqlite3.Connection, row: query.Job) -> JobFailed:
+    """Why a job that was waited for is no success, as an exception."""
+    cause = f" ({row.cause})" if row.cause else ""
+    reason = f": {row.reason}" if row.reason else ""
+    if not row.is_sweep:
+        return JobFailed(f"job {row.id} is {row.state}{cause}{reason}", hint=f"see `lab logs {row.id}`")
+    from lab.folded import fold
+    from lab.output.sweep import brief, failure
+
+    folded = fold(conn, row)
+    first = f"; first: {failure(folded.first)}" if folded.first is not None else reason
+    return JobFailed(f"sweep {row.id} is {row.state}: {brief(folded)}{first}", hint=f"see `lab status {row.id}`")
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the whole lab is doing."""
+
+    counts: dict[JobState, int]
+    controller: bool
+    lanes: dict[str, str]
+
+    def __rich_repr__(self) -> Any:
+        yield "controller", "up" if self.controller else "down"
+        yield from ((str(state), n) for state, n in self.counts.items())
+        yield "lanes", self.lanes
+
+    def _repr_html_(self) -> str:
+        rows = [["controller", "up" if self.controller else "down"]]
+        rows += [[str(state), str(n)] for state, n in self.counts.items()]
+        rows += [[f"lane {html.escape(name)}", state] for name, state in self.lanes.items()]
+        return html_table(["", ""], rows)
+
+
+def handle(lab: Lab, row: query.Job) -> Job:
+    """The handle that suits what the row is."""
+    return (Sweep if row.is_sweep else Job)(lab, row.id, row=row)
 
 
 _HEAD = ("job", "kind", "name", "state", "lane", "reason")

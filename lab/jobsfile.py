@@ -8,6 +8,15 @@
   after: [ok:prepare]
   needs: {cores: 2, memory: 2G}
   limits: {time: 1h}
+- name: sweep
+  kind: parity
+  grid: {sizes: [[1], [1, 4]], seed: 1..10}    # values, or text as `--grid` has it
+  exclude: [{sizes: [1], seed: 3}]
+  at_once: 4
+  max_fails: 5
+  after: [prepare]
+
+`lab submit --sweep FILE` reads one such entry by itself.
 """
 
 from __future__ import annotations
@@ -16,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput
+from core.grid import Grid
+from lab.gridwords import Axes
 from lab.params import unknown_name
 from lab.planning import Request
 
@@ -41,7 +52,11 @@ _FIELDS: dict[str, tuple[str, type]] = {
     "retries": ("retries", dict),
     "allow_undeclared": ("allow_undeclared", list),
     "on_unreachable": ("on_unreachable", str),
+    "at_once": ("at_once", int),
+    "max_fails": ("max_fails", int),
 }
+# These together are the grid of a sweep.
+_GRID: dict[str, type] = {"grid": dict, "zip": list, "exclude": list}
 # What people write, and what the spec calls it.
 _SHORT = {
     "needs": {"memory": "memory_mb", "disk": "disk_mb"},
@@ -59,19 +74,7 @@ def read_jobs(path: Path) -> list[Request]:
     """
     import yaml
 
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        raise BadInput(f"the jobs file {path} does not exist", hint="correct the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"the jobs file {path} cannot be read ({error})", hint="name a text file") from error
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise BadInput(f"{path}:{line}: this is not YAML ({problem})", hint="correct that line") from error
+    root = _compose(path, "jobs file")
     if isinstance(root, yaml.MappingNode) and len(root.value) == 1 and root.value[0][0].value == "jobs":
         root = root.value[0][1]
     if not isinstance(root, yaml.SequenceNode):
@@ -82,13 +85,57 @@ def read_jobs(path: Path) -> list[Request]:
     return [_job(path, node) for node in root.value]
 
 
+def read_sweep(path: Path) -> Request:
+    """The one sweep of `lab submit --sweep FILE`: a mapping with `kind` and `grid`.
+
+    Raises:
+        BadInput: as `read_jobs`; and where there is no `grid`.
+    """
+    import yaml
+
+    root = _compose(path, "sweep file")
+    line = root.start_mark.line + 1 if root is not None else 1
+    listed = isinstance(root, yaml.MappingNode) and [k.value for k, _ in root.value] == ["jobs"]
+    if not isinstance(root, yaml.MappingNode) or listed:
+        hint = "start it with `kind: NAME` and `grid:`; a list of jobs is read with --file"
+        raise BadInput(f"{path}:{line}: the file must be one sweep (name: value)", hint=hint)
+    request = _job(path, root)
+    if request.grid is None:
+        raise BadInput(f"{path}:{line}: the sweep has no `grid`", hint="add `grid: {NAME: [VALUE, VALUE]}`")
+    return request
+
+
+def _compose(path: Path, what: str) -> Any:
+    """The YAML nodes of the file, which know their lines."""
+    import yaml
+
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise BadInput(f"the {what} {path} does not exist", hint="correct the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"the {what} {path} cannot be read ({error})", hint="name a text file") from error
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise BadInput(f"{path}:{line}: this is not YAML ({problem})", hint="correct that line") from error
+
+
 def _job(path: Path, node: Any) -> Request:
     where = f"{path}:{node.start_mark.line + 1}"
     given: dict[str, Any] = {}
+    grid: dict[str, Any] = {}
     for name, child in _pairs(path, node, "a job").items():
         here = f"{path}:{child.start_mark.line + 1}"
+        if name in _GRID:
+            grid[name] = child
+            continue
         if name not in _FIELDS:
-            raise BadInput(f"{here}: a job has no setting `{name}`", hint=unknown_name(name, list(_FIELDS)))
+            known = [*_FIELDS, *_GRID]
+            raise BadInput(f"{here}: a job has no setting `{name}`", hint=unknown_name(name, known))
         target, want = _FIELDS[name]
         value: Any = _value(path, child)
         if name in ("name", "key", "note") and isinstance(value, int) and not isinstance(value, bool):
@@ -108,7 +155,49 @@ def _job(path: Path, node: Any) -> Request:
         given[target] = value
     if "kind" not in given:
         raise BadInput(f"{where}: the job has no `kind`", hint="start it with `- kind: NAME`")
+    if grid:
+        _add_grid(path, where, grid, given)
     return Request(**given, literal=True, where=where)
+
+
+def _add_grid(path: Path, where: str, nodes: dict[str, Any], given: dict[str, Any]) -> None:
+    """Read `grid`, `zip` and `exclude` into a Grid."""
+    import yaml
+
+    def here(node: Any) -> str:
+        return f"{path}:{node.start_mark.line + 1}"
+
+    if "grid" not in nodes:
+        name, node = next(iter(nodes.items()))
+        raise BadInput(f"{here(node)}: `{name}` without `grid`", hint="add `grid: {NAME: [VALUE, VALUE]}`")
+    axes = Axes()
+    for name, child in _pairs(path, nodes["grid"], "`grid`").items():
+        if isinstance(child, yaml.SequenceNode):
+            axes.values[name] = [_value(path, item) for item in child.value]
+        elif isinstance(child, yaml.ScalarNode):
+            axes.add(name, str(child.value), f"{here(child)}: axis `{name}`")
+        else:
+            raise BadInput(f"{here(child)}: axis `{name}` must be a list of values", hint="write [1, 2, 3], or 1..100")
+    plain = {name: _value(path, nodes[name]) for name in ("zip", "exclude") if name in nodes}
+    for name, value in plain.items():
+        if not isinstance(value, list):
+            raise BadInput(f"{here(nodes[name])}: `{name}` must be {_WORDS[list]}, not {value!r}")
+    for partial in plain.get("exclude", ()):
+        if not isinstance(partial, dict):
+            hint = "write `exclude: [{NAME: VALUE}]`"
+            raise BadInput(f"{here(nodes['exclude'])}: an exclude must be {_WORDS[dict]}, not {partial!r}", hint=hint)
+    for group in plain.get("zip", ()):
+        if not isinstance(group, (str, list)) or not all(isinstance(n, str) for n in group):
+            hint = "write `zip: [a, b]`, or `zip: [[a, b], [c, d]]`"
+            raise BadInput(f"{here(nodes['zip'])}: `zip` names axes, not {group!r}", hint=hint)
+    base = given.get("params", {})
+    try:
+        given["grid"] = Grid.of(axes.values, zip=plain.get("zip", ()), exclude=plain.get("exclude", ()), base=base)
+    except BadInput as error:
+        raise BadInput(f"{here(nodes['grid'])}: {error.message}", hint=error.hint) from None
+    given["words"] = axes.words
+    if axes.at_once is not None:
+        given["at_once"] = min(axes.at_once, given.get("at_once") or axes.at_once)
 
 
 def _environment(here: str, value: dict[str, Any]) -> dict[str, str]:

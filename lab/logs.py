@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 from pathlib import Path
+
+from core.home import Home
+from core.journal.query import Job
+from lab.batchlog import Whole, where
 
 # Operating-system commands and other strings up to their end, control sequences, two-byte escapes.
 _ESCAPES = re.compile(
@@ -36,10 +41,23 @@ def tail(path: Path, count: int) -> list[str]:
                 end = start
     except OSError:
         return []
+    return lines_of(blob)[-count:] if count else []
+
+
+def lines_of(blob: bytes) -> list[str]:
+    """All lines of a log that is at hand."""
     lines = blob.decode(errors="replace").split("\n")
     if lines and not lines[-1]:
         lines.pop()
-    return [plain_line(line) for line in lines[-count:]] if count else []
+    return [plain_line(line) for line in lines]
+
+
+def log_tail(home: Home, conn: sqlite3.Connection, job: Job, count: int) -> list[str]:
+    """The last lines of the newest attempt of a job, wherever it ran."""
+    found = where(home, conn, job, job.attempts)
+    if isinstance(found, Whole):
+        return tail(found.path, count)
+    return lines_of(found.read())[-count:] if count else []
 
 
 class LogReader:

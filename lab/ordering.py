@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from core.errors import BadInput
 from core.graph import cycle, order
 from lab.params import unknown_name
-from lab.planning import Prepared
+from lab.planning import Prepared, PreparedSweep
 
 
-def in_order(prepared: Sequence[Prepared]) -> list[int]:
+def in_order(prepared: Sequence[Prepared | PreparedSweep]) -> list[int]:
     """Places of `prepared` so that what others of the same submit wait for comes first.
 
     Raises:
@@ -46,6 +46,6 @@ def _near(name: str, known: list[str]) -> str:
     return unknown_name(name, known) if known else "give the id of a job"
 
 
-def _at(prepared: Prepared, sentence: str) -> str:
+def _at(prepared: Prepared | PreparedSweep, sentence: str) -> str:
     where = prepared.request.where
     return f"{where}: {sentence}" if where else sentence

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from core.errors import BadInput
 from core.kind import Kind
+
+_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,20})?")
 
 
 def check(kind: Kind, given: Mapping[str, Any], *, literal: bool = False) -> tuple[Any, dict[str, Any]]:
@@ -26,7 +29,7 @@ def check(kind: Kind, given: Mapping[str, Any], *, literal: bool = False) -> tup
     Raises:
         BadInput: naming the parameter, the value, and what is allowed.
     """
-    _refuse_unknown(kind, given)
+    refuse_unknown(kind, given)
     raw = dict(given)
     parsed = raw if literal else {k: from_text(v) if isinstance(v, str) else v for k, v in raw.items()}
     try:
@@ -35,11 +38,11 @@ def check(kind: Kind, given: Mapping[str, Any], *, literal: bool = False) -> tup
         again = {str(e["loc"][0]) for e in error.errors(include_url=False) if e["loc"]}
         again = {name for name in again if parsed.get(name) is not raw.get(name)}
         if not again:
-            raise _refusal(kind, error) from None
+            raise refusal(kind, error) from None
         try:
             params = kind.Params(**{**parsed, **{name: raw[name] for name in again}})
         except ValidationError:
-            raise _refusal(kind, error) from None
+            raise refusal(kind, error) from None
     plain = params.model_dump(mode="json")
     for name, value in plain.items():
         if _has_nan(value):
@@ -51,6 +54,8 @@ def check(kind: Kind, given: Mapping[str, Any], *, literal: bool = False) -> tup
 
 def from_text(text: str) -> Any:
     """The value that `text` means in YAML; the text itself where that is no plain value."""
+    if _PLAIN_NUMBER.fullmatch(text):  # as YAML has it too, and an axis may have a hundred thousand of them
+        return float(text) if "." in text else int(text)
     import yaml
 
     try:
@@ -82,15 +87,24 @@ def unknown_name(name: str, known: list[str]) -> str:
     return f"there are: {', '.join(known)}" if known else "it takes none"
 
 
-def _refuse_unknown(kind: Kind, given: Mapping[str, Any]) -> None:
+def refuse_unknown(kind: Kind, given: Iterable[str], what: str = "parameter") -> None:
+    """Raises BadInput for a name that the kind's model does not have, with the nearest that it has.
+
+    Args:
+        what: what the name was given as.
+    """
     fields = kind.Params.model_fields
     known = [f.alias or name for name, f in fields.items()]
     for name in given:
         if name not in known and name not in fields:
-            raise BadInput(f"kind {kind.name} has no parameter `{name}`", hint=unknown_name(name, known))
+            said = f"kind {kind.name} has no parameter `{name}`"
+            if what != "parameter":
+                said = f"{what} `{name}` is no parameter of kind {kind.name}"
+            raise BadInput(said, hint=unknown_name(name, known))
 
 
-def _refusal(kind: Kind, error: ValidationError) -> BadInput:
+def refusal(kind: Kind, error: ValidationError, what: str = "parameter") -> BadInput:
+    """The first error of `error` as a sentence. `what`: where the value came from."""
     first = error.errors(include_url=False)[0]
     loc = first["loc"]
     if first["type"] == "missing" and len(loc) == 1:
@@ -98,7 +112,7 @@ def _refusal(kind: Kind, error: ValidationError) -> BadInput:
     sentence = first_sentence(error, f"kind {kind.name}")
     field = kind.Params.model_fields.get(str(loc[0])) if loc else None
     hint = field.description if field is not None and field.description else ""
-    return BadInput(f"parameter {sentence}" if loc else f"the parameters of {sentence}", hint=hint)
+    return BadInput(f"{what} {sentence}" if loc else f"the parameters of {sentence}", hint=hint)
 
 
 def _place(loc: tuple[int | str, ...]) -> str:

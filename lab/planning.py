@@ -8,14 +8,11 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import os
-import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Any, Self
 
 from core import cluster
 from core.digests import Digests
@@ -27,61 +24,21 @@ from core.journal import Journal, Role
 from core.kind import Kind, entry_points, load_kind
 from core.kindcode import look_at_kind
 from core.snapshot import Snapshot, git_ignores, look_at_root
-from core.spec import Expectation, InputFile, JobSpec, Limits, Needs, key_of
-from core.states import Cause, Cond
-from lab.arguments import duration, memory_mb
+from core.spec import InputFile, JobSpec, key_of, sweep_key
+from core.states import Cond
+from lab import asked
+from lab.asked import Request
 from lab.capacity import lane_books, refuse_impossible
+from lab.cells import Cells, expand
 from lab.files import Place, declared_inputs, kind_inputs, names_below, read_prefixes, refuse_twins
-from lab.params import check, first_sentence, unknown_name
+from lab.params import check
 from lanes.ledger import LaneBook
+
+__all__ = ["Prepared", "PreparedSweep", "Preparer", "Request", "prepare", "store_code"]
 
 NO_CODE = "none"  # `--code none`: the program is started without a copy of any code
 
 _LONGEST_NAME = 200
-_M = TypeVar("_M", bound=BaseModel)
-# Set by the runner itself: two masters would be one too many.
-_OURS = ("LAB_ATTEMPT", "LAB_HOME", "PYTHONSAFEPATH", "CUDA_VISIBLE_DEVICES", "TMPDIR")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-@dataclass(frozen=True)
-class Request:
-    """One job as it was asked for, on the command line, in a jobs file or in Python.
-
-    Attributes:
-        params: values, or words of the command line (read as YAML) unless `literal`.
-        needs, limits: as `core.spec.Needs` and `Limits`; memory and times may be words such as `2G`, `90s`.
-        inputs: `[NAME=]PATH[:DEST]`, relative to where the submit is made.
-        code: the code root; None: the repository around, or the folder itself; "none": no code.
-        after: `ok:ID`, `any:ID`, `ID`; in a jobs file also names.
-        idem: `--key`: the same key is never submitted twice.
-        force: run even if the answer is there.
-        where: file and line, for errors.
-    """
-
-    kind: str
-    params: Mapping[str, Any] = field(default_factory=dict)
-    name: str = ""
-    needs: Mapping[str, Any] = field(default_factory=dict)
-    limits: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Sequence[str] = ()
-    code: Path | str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-    outputs: Sequence[str] = ()
-    expect: Mapping[str, Any] = field(default_factory=dict)
-    after: Sequence[str] = ()
-    idem: str | None = None
-    priority: int = 0
-    tags: Sequence[str] = ()
-    note: str = ""
-    held: bool = False
-    force: bool = False
-    retries: Mapping[str, int] = field(default_factory=dict)
-    allow_undeclared: Sequence[str] = ()
-    on_unreachable: str = "wait"
-    argv: Sequence[str] = ()
-    literal: bool = False
-    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +67,36 @@ class Prepared:
         return digest(self.data)
 
 
+@dataclass(frozen=True)
+class PreparedSweep:
+    """A sweep that could be recorded: as `Prepared`, with its cells in the order of the grid."""
+
+    request: Request
+    kind: Kind
+    name: str
+    key: str
+    spec: JobSpec
+    data: dict[str, Any]
+    cells: Cells
+    after: tuple[tuple[Cond, int | str], ...]
+    snapshots: tuple[Snapshot, ...]
+    notes: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def spec_digest(self) -> str:
+        return digest(self.data)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """All of a job but what follows from its parameters."""
+
+    spec_for: Callable[[Mapping[str, Path]], JobSpec]
+    after: tuple[tuple[Cond, int | str], ...]
+    snapshots: tuple[Snapshot, ...]
+    notes: tuple[str, ...]
+
+
 class Preparer:
     """Prepares the requests of one submit: kinds, code and lanes are looked at once for all of them."""
 
@@ -128,16 +115,19 @@ class Preparer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.digests.close()
 
-    def prepare(self, request: Request) -> Prepared:
+    def prepare(self, request: Request) -> Prepared | PreparedSweep:
         """Check everything that can be checked before the job exists. Writes nothing.
 
         Raises:
             LabError: one sentence, with `request.where` in front of it when there is one.
         """
         try:
-            return self._prepare(request)
+            return self._one(request) if request.grid is None else self._sweep(request)
         except LabError as error:
             if request.where and not error.message.startswith(request.where):
                 error.message = f"{request.where}: {error.message}"
@@ -149,48 +139,11 @@ class Preparer:
         self._kind_codes.clear()
         self._roots.clear()
 
-    def _prepare(self, request: Request) -> Prepared:
-        # Cheap checks first, so that a typing error is not found after a gigabyte was hashed.
-        kind = self._kind(request.kind)
+    def _one(self, request: Request) -> Prepared:
+        kind = self.kind(request.kind)
         params, plain = check(kind, request.params, literal=request.literal)
-        needs = _needs({**kind.needs, **request.needs})
-        refuse_impossible(self.cluster, self.books, needs)
-        limits = _limits(request.limits)
-        expect = _expect(request.expect, kind)
-        outputs = names_below(request.outputs, "an output")
-        after = tuple(_after(word) for word in request.after)
-        retries = _retries(request.retries)
-        on_unreachable = _unreachable(request.on_unreachable)
-        env = _env(request.env)
-        packages = self._versions(kind)
-        _refuse_odd(request)
-        place, user_code, notes = self._place(request, kind)
-        inputs = [
-            *kind_inputs(kind.inputs(params), place, self.digests),
-            *declared_inputs(request.inputs, place, self.digests, into_work=kind.user_code),
-        ]
-        refuse_twins(inputs)
-        kind_code = self._kind_code(kind)
-        spec = JobSpec(
-            kind=kind.name,
-            entry=entry_points()[request.kind].value,
-            version=kind.version,
-            inputs=tuple(inputs),
-            code=user_code.ref if user_code else None,
-            kind_code=kind_code.ref,
-            packages=packages,
-            python=sys.executable,
-            needs=needs,
-            limits=limits,
-            env=env,
-            path=os.environ.get("PATH", ""),
-            outputs=outputs,
-            expect=expect,
-            retries=retries,
-            allow_undeclared=read_prefixes(request.allow_undeclared, self.cwd),
-            on_unreachable=on_unreachable,
-            argv=tuple(request.argv),
-        )
+        frame = self._frame(request, kind)
+        spec = frame.spec_for(kind.inputs(params))
         data = spec.model_dump(mode="json")
         return Prepared(
             request=request,
@@ -200,12 +153,84 @@ class Preparer:
             spec=spec,
             data=data,
             key=key_of(data, plain),
-            after=after,
-            snapshots=(kind_code, *([user_code] if user_code else [])),
-            notes=tuple(notes),
+            after=frame.after,
+            snapshots=frame.snapshots,
+            notes=frame.notes,
         )
 
-    def _kind(self, name: str) -> Kind:
+    def _sweep(self, request: Request) -> PreparedSweep:
+        assert request.grid is not None
+        kind = self.kind(request.kind)
+        # Made when the first cell is known to be right: a typing error must not wait for a gigabyte to be hashed.
+        made: list[_Frame] = []
+
+        def spec_for(found: Mapping[str, Path]) -> JobSpec:
+            if not made:
+                made.append(self._frame(request, kind))
+            return made[0].spec_for(found)
+
+        cells = expand(kind, request, spec_for)
+        frame = made[0]
+        idle = request.grid.idle_excludes()
+        notes = [f"the exclude {_partial(p)} matches no cell" for p in idle]
+        return PreparedSweep(
+            request=request,
+            kind=kind,
+            name=_one_line(request.name or request.grid.summary()),
+            key=sweep_key(cell.key for cell in cells.rows),
+            spec=cells.spec,
+            data=cells.data,
+            cells=cells,
+            after=frame.after,
+            snapshots=frame.snapshots,
+            notes=(*frame.notes, *notes),
+        )
+
+    def _frame(self, request: Request, kind: Kind) -> _Frame:
+        # Cheap checks first, so that a typing error is not found after a gigabyte was hashed.
+        needs = asked.read_needs({**kind.needs, **request.needs})
+        refuse_impossible(self.cluster, self.books, needs)
+        limits = asked.read_limits(request.limits)
+        expect = asked.read_expect(request.expect, kind)
+        outputs = names_below(request.outputs, "an output")
+        after = tuple(asked.read_after(word) for word in request.after)
+        retries = asked.read_retries(request.retries)
+        on_unreachable = asked.read_unreachable(request.on_unreachable)
+        env = asked.read_env(request.env)
+        packages = self._versions(kind)
+        asked.refuse_odd(request)
+        place, user_code, notes = self._place(request, kind)
+        declared = declared_inputs(request.inputs, place, self.digests, into_work=kind.user_code)
+        kind_code = self._kind_code(kind)
+
+        def spec_for(found: Mapping[str, Path]) -> JobSpec:
+            inputs = [*kind_inputs(found, place, self.digests), *declared]
+            refuse_twins(inputs)
+            return JobSpec(
+                kind=kind.name,
+                entry=entry_points()[request.kind].value,
+                version=kind.version,
+                inputs=tuple(inputs),
+                code=user_code.ref if user_code else None,
+                kind_code=kind_code.ref,
+                packages=packages,
+                python=sys.executable,
+                needs=needs,
+                limits=limits,
+                env=env,
+                path=os.environ.get("PATH", ""),
+                outputs=outputs,
+                expect=expect,
+                retries=retries,
+                allow_undeclared=read_prefixes(request.allow_undeclared, self.cwd),
+                on_unreachable=on_unreachable,
+                argv=tuple(request.argv),
+            )
+
+        return _Frame(spec_for, after, (kind_code, *([user_code] if user_code else [])), tuple(notes))
+
+    def kind(self, name: str) -> Kind:
+        """The kind registered under `name`. Raises UnknownKind."""
         if name not in self._kinds:
             kind = load_kind(name)
             if getattr(kind, "name", name) != name:
@@ -262,19 +287,21 @@ class Preparer:
 
 
 def prepare(home: Home, request: Request, cwd: Path, *, write: bool = False) -> Prepared:
-    """Validate, hash and key one request. Nothing is written, except the code snapshots when `write` is true."""
+    """Validate, hash and key one job. Nothing is written, except the code snapshots when `write` is true."""
     journal = Journal.open(home, Role.READER) if home.journal.exists() else None
     try:
         with Preparer(home, cwd, journal) as preparer:
-            return store_code(preparer, [request])[0] if write else preparer.prepare(request)
+            found = store_code(preparer, [request])[0] if write else preparer.prepare(request)
+            assert isinstance(found, Prepared)
+            return found
     finally:
         if journal is not None:
             journal.close()
 
 
 def store_code(
-    preparer: Preparer, requests: Sequence[Request], prepared: Sequence[Prepared] | None = None
-) -> list[Prepared]:
+    preparer: Preparer, requests: Sequence[Request], prepared: Sequence[Prepared | PreparedSweep] | None = None
+) -> list[Prepared | PreparedSweep]:
     """Put the code of `requests` into the store, and give them as prepared with what was stored.
 
     Args:
@@ -293,102 +320,13 @@ def store_code(
     raise BadInput("the code changes while it is being copied", hint="submit again when it is still")
 
 
-def _needs(given: Mapping[str, Any]) -> Needs:
-    values = dict(given)
-    if isinstance(values.get("memory_mb"), str):
-        values["memory_mb"] = memory_mb(values["memory_mb"], "memory_mb")
-    return _model(Needs, values, "the needs")
-
-
-def _limits(given: Mapping[str, Any]) -> Limits:
-    values = dict(given)
-    for name, value in values.items():
-        if isinstance(value, str) and name in Limits.model_fields:
-            values[name] = duration(value, name)
-    return _model(Limits, values, "the limits")
-
-
-def _expect(given: Mapping[str, Any], kind: Kind) -> Expectation:
-    expect = _model(Expectation, dict(given), "what is expected")
-    if expect.rows:
-        tables = sorted(kind.tables())
-        for name, rows in expect.rows.items():
-            if name not in tables:
-                raise BadInput(f"kind {kind.name} writes no table `{name}`", hint=unknown_name(name, tables))
-            if rows < 0:
-                raise BadInput(f"{rows} rows of {name} are expected", hint="give a number from 0 upwards")
-    return expect.model_copy(update={"artifacts": names_below(expect.artifacts, "an expected artifact")})
-
-
-def _model(model: type[_M], values: dict[str, Any], what: str) -> _M:
-    known = list(model.model_fields)
-    for name in values:
-        if name not in known:
-            raise BadInput(f"{what} have no `{name}`", hint=unknown_name(name, known))
-    try:
-        return model(**values)
-    except ValidationError as error:
-        raise BadInput(first_sentence(error, what)) from None
-
-
-def _after(word: str) -> tuple[Cond, int | str]:
-    text = str(word).strip()
-    cond, colon, what = text.partition(":")
-    if not colon:
-        cond, what = str(Cond.OK), text
-    if cond not in set(Cond) or not what:
-        raise BadInput(
-            f"the dependency {word!r} cannot be read", hint="write ok:ID (it must succeed) or any:ID (it must end)"
-        )
-    return Cond(cond), int(what) if what.isdigit() else what
-
-
-def _retries(given: Mapping[str, int]) -> dict[Cause, int]:
-    out: dict[Cause, int] = {}
-    for word, times in given.items():
-        if word not in set(Cause):
-            raise BadInput(
-                f"there is no cause `{word}` to retry", hint=unknown_name(str(word), [str(c) for c in Cause])
-            )
-        if isinstance(times, bool) or not isinstance(times, int) or times < 0:
-            raise BadInput(f"the retries for {word} are {times!r}", hint="give a number from 0 upwards")
-        out[Cause(word)] = times
-    return out
-
-
-def _unreachable(word: str) -> str:
-    if word == "wait":
-        return word
-    head, _, length = word.partition(":")
-    if head != "requeue-after":
-        raise BadInput(f"on_unreachable is {word!r}", hint="give wait, or requeue-after:2h")
-    return f"requeue-after:{duration(length, 'requeue-after'):g}s"
-
-
-def _env(given: Mapping[str, str]) -> dict[str, str]:
-    for name, value in given.items():
-        if not _VARIABLE.fullmatch(name):
-            raise BadInput(f"{name!r} is no name of a variable", hint="use letters, digits and underscores")
-        if name in _OURS:
-            raise BadInput(f"the variable {name} is set by lab itself", hint="leave it out")
-        if not isinstance(value, str) or "\0" in value:
-            raise BadInput(f"the variable {name} is {value!r}, which is not text", hint="give text")
-    return dict(given)
-
-
-def _refuse_odd(request: Request) -> None:
-    if isinstance(request.priority, bool) or not isinstance(request.priority, int) or abs(request.priority) > 1_000_000:
-        raise BadInput(f"the priority is {request.priority!r}", hint="give a whole number between -1000000 and 1000000")
-    if request.idem is not None and not request.idem.strip():
-        raise BadInput("--key is empty", hint="give a word that names this very job, or leave it out")
-    for tag in request.tags:
-        if not isinstance(tag, str) or not tag or any(c in tag for c in ", \t\n"):
-            raise BadInput(f"the tag {tag!r} cannot be used", hint="use a word without spaces and commas")
-
-
 def _one_line(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST_NAME else line[: _LONGEST_NAME - 3] + "..."
+
+
+def _partial(partial: Mapping[str, Any]) -> str:
+    return ",".join(f"{name}={value}" for name, value in partial.items())
 
 
 def input_bytes(inputs: Sequence[InputFile]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,19 @@ from core.journal import Journal, query
 from core.journal.query import Job
 from core.live import read_attempts
 from core.states import JobState
-from lab.logs import tail
+from lab.folded import Folded, fold
+from lab.logs import log_tail
 from lab.output import Page, Report, human
 from lab.output import job as look
+from lab.output import sweep as sweeps
 from lab.output.progress import Live, follower
 from lab.output.table import shorten
 from lab.session import Session
 
 _POLL_S = 0.05  # one PRAGMA, no table is read
 _LIVE_S = 0.25
+_COUNT_S = 0.1
+_FAILURES = 5
 _CONTROLLER_S = 5.0
 _LOG_LINES = 12
 
@@ -53,15 +57,29 @@ def until_ended(here: Session, ids: Sequence[int]) -> list[Job]:
 
 @dataclass(frozen=True)
 class EndedReport(Report):
-    """How the jobs that were waited for ended, and what those that failed said last."""
+    """How the jobs that were waited for ended, and what those that failed said last.
+
+    Attributes:
+        folded: how the cells of the sweeps among them ended.
+        failures: the first cells of each that failed.
+    """
 
     jobs: Sequence[Job]
     last_words: dict[int, list[str]]
+    folded: Mapping[int, Folded]
+    failures: Mapping[int, Sequence[Job]]
 
     schema = "lab.ended/1"
 
     def json(self) -> dict[str, Any]:
-        jobs = [{**look.job_json(look.Shown(j)), "log_tail": self.last_words.get(j.id, [])} for j in self.jobs]
+        jobs = [
+            {
+                **look.job_json(look.Shown(j, folded=self.folded.get(j.id))),
+                "log_tail": self.last_words.get(j.id, []),
+                **({"failures": [sweeps.failure_json(c) for c in self.failures[j.id]]} if j.is_sweep else {}),
+            }
+            for j in self.jobs
+        ]
         return {"jobs": jobs, "succeeded": all(j.state is JobState.SUCCEEDED for j in self.jobs)}
 
     def text(self, page: Page) -> Iterable[str]:
@@ -69,42 +87,68 @@ class EndedReport(Report):
         shown = self.jobs if len(self.jobs) <= 10 else failed[:10]
         for job in shown:
             taken = human.span(look.run_time(job, time.time()))
-            said = look.note(look.Shown(job))
+            said = look.note(look.Shown(job, folded=self.folded.get(job.id)), first=False)
             yield "  ".join(
                 p for p in (str(job.id), shorten(look.label(job), 60, page), page.state(job.state), taken, said) if p
             )
-            words = self.last_words.get(job.id, [])
-            if words:
-                yield page.paint(f"    the last lines of `lab logs {job.id}`:", "dim")
-                yield from (f"    {page.paint('|', 'dim')} {line}" for line in words)
+            for cell in self.failures.get(job.id, ()):
+                yield f"    {page.mark('failed')} {shorten(sweeps.failure(cell), (page.width or 120) - 6, page)}"
+                yield from self._words(page, cell)
+            if job.is_sweep and job.state is not JobState.SUCCEEDED and self.failures.get(job.id):
+                yield page.paint(
+                    f"    next: lab status {job.id} --cells --state failed, lab rerun {job.id} --failed", "dim"
+                )
+            yield from self._words(page, job)
         if len(self.jobs) > len(shown):
             yield f"{len(self.jobs) - len(failed)} of {len(self.jobs)} jobs succeeded"
 
+    def _words(self, page: Page, job: Job) -> Iterable[str]:
+        words = self.last_words.get(job.id, [])
+        if words:
+            yield page.paint(f"    the last lines of `lab logs {job.id}`:", "dim")
+            yield from (f"    {page.paint('|', 'dim')} {line}" for line in words)
+
 
 def report(here: Session, jobs: Sequence[Job]) -> EndedReport:
+    """What is said at the end: of a sweep its counts and the first failures, of a few failed jobs their last lines."""
+    folded: dict[int, Folded] = {}
+    failures: dict[int, Sequence[Job]] = {}
     words = {}
-    for job in [j for j in jobs if j.state is JobState.FAILED and j.attempts][:3]:
-        words[job.id] = tail(here.home.run_dir(job.id, job.attempts).log, _LOG_LINES)
-    return EndedReport(jobs, words)
+    with here.reading() as journal:
+        conn = journal.conn
+        for job in jobs:
+            if job.is_sweep:
+                folded[job.id] = fold(conn, job)
+                failures[job.id] = query.cells(conn, job.id, states=(JobState.FAILED,), limit=_FAILURES)
+        first = [cells[0] for cells in failures.values() if cells]
+        for job in [*(j for j in jobs if j.state is JobState.FAILED and j.attempts), *first][:3]:
+            words[job.id] = log_tail(here.home, conn, job, _LOG_LINES)
+    return EndedReport(jobs, words, folded, failures)
 
 
 def _follow(here: Session, journal: Journal, ids: tuple[int, ...], update: Any) -> list[Job]:
     version, next_live = -1, 0.0
     jobs: list[Job] = []
     live: Live = {}
-    watch = _ControllerWatch(here)
+    folded: dict[int, Folded] = {}
+    watch, errors = _ControllerWatch(here), _FirstErrors(here)
     while True:
         changed = journal.data_version()
         if changed != version:
             version = changed
             jobs = _in_order(journal, ids)
+            # Counting the cells of a large sweep costs milliseconds, and it changes hundreds of times a second.
+            next_live = min(next_live, time.monotonic() + _COUNT_S) if folded else 0.0
         now = time.monotonic()
-        if now >= next_live:
+        ended = all(j.state.terminal for j in jobs)
+        if now >= next_live or ended:
             next_live = now + _LIVE_S
             live = _live(here, jobs)
+            folded = {j.id: fold(journal.conn, j) for j in jobs if j.is_sweep}
+            errors.look(folded)
             watch.look(now)
-        update(jobs, live)
-        if all(j.state.terminal for j in jobs):
+        update(jobs, live, folded)
+        if ended:
             return jobs
         time.sleep(_POLL_S)
 
@@ -116,6 +160,22 @@ def _in_order(journal: Journal, ids: tuple[int, ...]) -> list[Job]:
 
 def _live(here: Session, jobs: Sequence[Job]) -> Live:
     return read_attempts(here.home) if any(j.state is JobState.RUNNING for j in jobs) else {}
+
+
+class _FirstErrors:
+    """Says the first failure of each sweep as soon as it is there: a night is too long to wait for it."""
+
+    def __init__(self, here: Session) -> None:
+        self._here = here
+        self._said: set[int] = set()
+
+    def look(self, folded: Mapping[int, Folded]) -> None:
+        for sweep_id, f in folded.items():
+            if f.first is not None and sweep_id not in self._said:
+                self._said.add(sweep_id)
+                self._here.out.remark(
+                    f"first failure of sweep {sweep_id}: {sweeps.failure(f.first)} (`lab logs {f.first.id}`)"
+                )
 
 
 class _ControllerWatch:

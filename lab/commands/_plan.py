@@ -9,6 +9,8 @@ from typing import Any
 from lab.output import Column, Page, Report, human, lay_out
 from lab.plan import Planned
 
+_LONGEST = 600  # of the parameters: an axis may have a hundred thousand values
+
 
 @dataclass(frozen=True)
 class PlanReport(Report):
@@ -34,8 +36,8 @@ class PlanReport(Report):
                 human.clean(f"{p.kind} {p.name if p.name != p.kind else ''}".strip())[:60],
                 p.key[:8],
                 p.lane or "-",
-                "-" if p.cached_id else f"~{human.span(p.expected_s)}" if p.expected_s else "?",
-                human.clean(p.why),
+                _takes(p),
+                human.clean(_what(p)),
             )
             for p in self.planned
         ]
@@ -45,20 +47,43 @@ class PlanReport(Report):
         for p in self.planned:
             for note in p.notes:
                 yield page.paint(f"note: {human.clean(note)}", "warn")
-        done = sum(1 for p in self.planned if p.cached_id)
-        total = sum(p.expected_s or 0.0 for p in self.planned)
-        said = f"{human.count(len(self.planned), 'job')}, {done} answered already"
-        known = (
-            f"about {human.span(total)} of work, by earlier runs" if total else "how long is not known: never run yet"
-        )
+        jobs = sum(p.cells or 1 for p in self.planned)
+        done = sum(p.done if p.cells else int(p.cached_id is not None) for p in self.planned)
+        live = sum(p.live for p in self.planned)
+        said = f"{human.count(jobs, 'job')}, {done:,} answered already" + (f", {live:,} under way" if live else "")
         yield ""
-        yield page.paint(
-            f"{said}; {known if done < len(self.planned) else 'nothing to do'}. Nothing was submitted.", "dim"
-        )
+        yield page.paint(f"{said}; {self._work()}. Nothing was submitted.", "dim")
+
+    def _work(self) -> str:
+        """How long it should take, where that is known."""
+        if not any(p.to_run for p in self.planned):
+            return "nothing to do"
+        total = sum(p.expected_s or 0.0 for p in self.planned)
+        if not total:
+            return "how long is not known: never run yet"
+        wall = sum((p.expected_s or 0.0) / p.at_once for p in self.planned)
+        several = max(p.at_once for p in self.planned) if wall < total else 1
+        share = f" ({human.span(wall)} with {several:,} at once)" if several > 1 else ""
+        return f"about {human.span(total)} of work, by earlier runs{share}"
+
+
+def _takes(p: Planned) -> str:
+    if not p.to_run:
+        return "-"
+    return f"~{human.span(p.expected_s / p.at_once)}" if p.expected_s else "?"
+
+
+def _what(p: Planned) -> str:
+    if not p.cells:
+        return p.why
+    parts = [human.count(p.cells, "cell")]
+    parts += [f"{n:,} {word}" for n, word in ((p.done, "answered already"), (p.live, "under way")) if n]
+    return f"{', '.join(parts)}; {p.why}"
 
 
 def _details(page: Page, p: Planned) -> Iterable[str]:
-    facts = [("parameters", human.params(dict(p.params)))]
+    params = human.params(dict(p.params))
+    facts = [("parameters", params if len(params) <= _LONGEST else params[: _LONGEST - 3] + "...")]
     facts += [("input", f"{i.name}  {human.size(i.size)}  {i.sha256[:12]}  {i.path}") for i in p.inputs]
     if p.code:
         facts.append(("code", f"{human.count(p.code_files, 'file')}, {human.size(p.code_bytes)}, from {p.code}"))
@@ -84,4 +109,8 @@ def _json(p: Planned) -> dict[str, Any]:
         "code_files": p.code_files,
         "code_bytes": p.code_bytes,
         "notes": list(p.notes),
+        "cells": p.cells or None,
+        "done": p.done,
+        "live": p.live,
+        "at_once": p.at_once,
     }

@@ -29,20 +29,19 @@ class SubmitReport(Report):
     """
 
     answers: Sequence[Submitted]
-    kinds: Sequence[str]
     tables: frozenset[int] = frozenset()
     last: bool = True
 
     schema = "lab.submit/1"
 
     def json(self) -> dict[str, Any]:
-        return {"jobs": [_json(a, kind) for a, kind in zip(self.answers, self.kinds, strict=True)]}
+        return {"jobs": [_json(a) for a in self.answers]}
 
     def text(self, page: Page) -> Iterable[str]:
-        for a, kind in zip(self.answers, self.kinds, strict=True):
-            became = self._became(page, a)
+        for a in self.answers:
+            became = self._became_sweep(page, a) if a.is_sweep else self._became(page, a)
             room = max(16, (page.width or 120) - len(str(a.id)) - cells(became) - 4)
-            label = shorten(human.clean(f"{kind} {a.name if a.name != kind else ''}").strip(), room, page)
+            label = shorten(human.clean(f"{a.kind} {a.name if a.name != a.kind else ''}").strip(), room, page)
             yield f"{a.id}  {label}  {became}"
             if a.message:
                 yield page.paint(f"    {human.clean(a.message)}", "warn")
@@ -61,8 +60,29 @@ class SubmitReport(Report):
             return f"{page.state(a.state)}, submitted before with this --key: nothing new"
         return f"{page.state(a.state)}  {page.paint('key ' + a.key[:10], 'dim')}"
 
+    def _became_sweep(self, page: Page, a: Submitted) -> str:
+        every = f"all {a.total:,} cells" if a.total > 1 else "its cell"
+        if a.answer == "cached":
+            verb = "are" if a.total > 1 else "is"
+            see = f"see `lab {self._shows(a.id)} {a.id}`"
+            return f"{page.mark('ok')} {every} {verb} there already: nothing runs; {see}"
+        if a.answer == "queued-already":
+            return f"{page.state(a.state)}, the same sweep is under way: nothing new was submitted"
+        if a.answer == "same-key":
+            return f"{page.state(a.state)}, submitted before with this --key: nothing new"
+        told = [human.count(a.total, "cell")]
+        told += [f"{n:,} {word}" for n, word in ((a.done, "there already"), (a.live, "under way")) if n]
+        if not a.cells:
+            told.append("nothing new runs")
+        elif a.cells < a.total:
+            told.append(f"{a.cells:,} to run")
+        return f"{page.state(a.state)}  {', '.join(told)}  {page.paint('key ' + a.key[:10], 'dim')}"
+
     def _shows(self, job_id: int) -> str:
-        return "results" if job_id in self.tables else "fetch"
+        return "results" if job_id in self.tables else "fetch" if not self._is_sweep(job_id) else "status"
+
+    def _is_sweep(self, job_id: int) -> bool:
+        return any(a.id == job_id and a.is_sweep for a in self.answers)
 
     def _next(self) -> str:
         first = self.answers[0]
@@ -70,12 +90,12 @@ class SubmitReport(Report):
             return f"lab {self._shows(first.id)} {first.id}"
         if all(a.state == "held" for a in self.answers):
             return f"lab release {first.id}"
-        return f"lab status {first.id}, lab logs {first.id} -f" if len(self.answers) == 1 else "lab status"
+        if len(self.answers) > 1:
+            return "lab status"
+        return f"lab status {first.id}" + ("" if first.is_sweep else f", lab logs {first.id} -f")
 
 
-def carry_on(
-    here: Session, answers: Sequence[Submitted], kinds: Sequence[str], *, wait_for: bool, results: bool
-) -> None:
+def carry_on(here: Session, answers: Sequence[Submitted], *, wait_for: bool, results: bool) -> None:
     """After the commit: see that a controller runs, say what became of the jobs, wait for them if asked.
 
     Raises:
@@ -86,7 +106,7 @@ def carry_on(
     if any(not a.state.terminal for a in answers):
         ensure_controller(here.home)
         wake(here.home)
-    here.out.show(SubmitReport(answers, kinds, _with_tables(here, answers), last=not wait_for))
+    here.out.show(SubmitReport(answers, _with_tables(here, answers), last=not wait_for))
     if not wait_for:
         return
     jobs = wait.until_ended(here, list(dict.fromkeys(a.id for a in answers)))
@@ -101,10 +121,10 @@ def carry_on(
         raise typer.Exit(Exit.JOB_FAILED)
 
 
-def _json(a: Submitted, kind: str) -> dict[str, Any]:
-    return {
+def _json(a: Submitted) -> dict[str, Any]:
+    body: dict[str, Any] = {
         "id": a.id,
-        "kind": kind,
+        "kind": a.kind,
         "name": a.name,
         "state": str(a.state),
         "key": a.key,
@@ -112,11 +132,16 @@ def _json(a: Submitted, kind: str) -> dict[str, Any]:
         "answer": a.answer,
         "message": a.message,
     }
+    if a.is_sweep:
+        body["cells"] = {"total": a.total, "own": a.cells, "done": a.done, "live": a.live}
+    return body
 
 
 def _with_tables(here: Session, answers: Sequence[Submitted]) -> frozenset[int]:
-    cached = [a.id for a in answers if a.cached]
+    """Of finished answers, those whose jobs wrote tables (a look at one cell says it for a sweep)."""
+    cached = [a for a in answers if a.cached]
     if not cached:
         return frozenset()
     with here.reading() as journal:
-        return frozenset(i for i in cached if query.parts(journal.conn, job_id=i))
+        one = {a.id: query.job_ids(journal.conn, [a.id])[:1] if a.is_sweep else [a.id] for a in cached}
+        return frozenset(i for i, ids in one.items() if ids and query.parts(journal.conn, job_id=ids[0]))

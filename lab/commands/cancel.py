@@ -17,7 +17,9 @@ _LIVE = tuple(s for s in JobState if not s.terminal)
 def cancel_(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID", help="Jobs, as 17 or 17-20.", autocompletion=completion.live_job_ids),
+        typer.Argument(
+            metavar="ID", help="Jobs and sweeps, as 17, 17-20, or 17.3.", autocompletion=completion.live_job_ids
+        ),
     ] = None,
     tag: Annotated[
         str | None,
@@ -26,7 +28,8 @@ def cancel_(
 ) -> None:
     """Cancel jobs, queued or running.
 
-    A running attempt is asked to stop (SIGTERM), and after its grace everything of it is killed.
+    A running attempt is asked to stop (SIGTERM), and after its grace everything of it is killed. A sweep is cancelled
+    with all of its cells; those that other jobs answer are not its own and go on.
     """
     asking.ask(session(), EventKind.CANCEL_ASKED, "cancel", ids, tag, why_not=_why_not, states=_LIVE)
 

@@ -1,29 +1,34 @@
-"""`lab compare`: how two jobs differ, in what makes them themselves and in their results."""
+"""`lab compare`: how two jobs or sweeps differ, in what makes them themselves and in their results."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
 
-from lab import arguments, completion
-from lab.compare import Comparison, TableDifference, compare
+from lab import completion
+from lab.compare import CellsDifference, Comparison, Spread, TableDifference, compare
 from lab.output import Column, Page, Report, human, lay_out
 from lab.output import job as look
+from lab.selection import one
 from lab.session import session
 
 
 def compare_(
-    a: Annotated[str, typer.Argument(metavar="A", help="A job.", autocompletion=completion.job_ids)],
+    a: Annotated[str, typer.Argument(metavar="A", help="A job or sweep.", autocompletion=completion.job_ids)],
     b: Annotated[str, typer.Argument(metavar="B", help="Another.", autocompletion=completion.job_ids)],
 ) -> None:
-    """Say how two jobs and their results differ."""
+    """Say how two jobs or sweeps and their results differ.
+
+    Rows are matched by the axes and by the columns that name them. Differences are A minus B; where seeds or repeats
+    are there, the spread within each side stands beside them.
+    """
     here = session()
-    ids = arguments.job_id(a), arguments.job_id(b)
     with here.reading() as journal:
-        found = compare(here.home, journal.conn, *ids)
+        found = compare(here.home, journal.conn, one(journal.conn, a), one(journal.conn, b))
     for line in found.warnings:
         here.out.remark(f"lab: warning: {human.clean(line)}")
     here.out.show(CompareReport(found))
@@ -35,7 +40,7 @@ class CompareReport(Report):
 
     found: Comparison
 
-    schema = "lab.compare/1"
+    schema = "lab.compare/2"
 
     def json(self) -> dict[str, Any]:
         first, second = self.found.jobs
@@ -43,7 +48,8 @@ class CompareReport(Report):
             "a": look.job_json(look.Shown(first)),
             "b": look.job_json(look.Shown(second)),
             "differences": self.found.key_parts,
-            "tables": [{**asdict(t), "equal": t.equal} for t in self.found.tables],
+            "cells": asdict(self.found.cells) if self.found.cells is not None else None,
+            "tables": [_finite({**asdict(t), "equal": t.equal}) for t in self.found.tables],
             "equal": self.found.equal,
             "same_results": self.found.same_results,
             "warnings": self.found.warnings,
@@ -68,7 +74,10 @@ class CompareReport(Report):
         if self.found.key_parts:
             yield from (f"  {human.clean(_sides(part))}" for part in self.found.key_parts)
         else:
-            yield f"  {page.mark('ok')} the same job: kind, parameters, inputs, code, packages and device are equal"
+            what = "the same job: kind, parameters" if self.found.cells is None else "alike but for their axes: kind"
+            yield f"  {page.mark('ok')} {what}, inputs, code, packages and device are equal"
+        if self.found.cells is not None:
+            yield from _cells(page, self.found.cells)
         for table in self.found.tables:
             yield ""
             yield from _table(page, table)
@@ -77,6 +86,28 @@ class CompareReport(Report):
 
     def brief(self) -> Iterable[str]:
         return ["equal" if self.found.equal else "different"]
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null and text."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _cells(page: Page, c: CellsDifference) -> Iterable[str]:
+    if not c.only_first and not c.only_second:
+        yield f"  {page.mark('ok')} the same {human.count(c.common, 'cell')}"
+        return
+    yield f"  {human.count(c.common, 'cell')} in both"
+    for side, n, some in (("A", c.only_first, c.first_examples), ("B", c.only_second, c.second_examples)):
+        if n:
+            more = f" and {n - len(some):,} more" if n > len(some) else ""
+            yield f"  only {side} has {human.count(n, 'cell')}: {human.clean('; '.join(some))}{more}"
 
 
 def _sides(sentence: str) -> str:
@@ -91,10 +122,16 @@ def _table(page: Page, t: TableDifference) -> Iterable[str]:
         yield f"  {page.mark('ok')} {name}: {human.count(t.rows[0], 'row')}, every value is equal"
         return
     matched = f"matched by {', '.join(t.joined_on)}" if t.joined_on else "matched by their order"
+    if t.repeated:
+        matched = f"means over what repeats, {matched}"
     yield f"  {name}: {t.rows[0]:,} rows in A, {t.rows[1]:,} in B, {t.matched:,} {matched}"
+    for side, n in (("A", t.rows_only_first), ("B", t.rows_only_second)):
+        if n and t.joined_on:
+            yield f"    {human.count(n, 'row')} only in {side}"
     for side, columns in (("A", t.only_first), ("B", t.only_second)):
         if columns:
             yield f"    only {side} has the columns {', '.join(columns)}"
+    different = [c for c in t.columns if c.differing]
     rows = [
         (
             c.column,
@@ -103,8 +140,7 @@ def _table(page: Page, t: TableDifference) -> Iterable[str]:
             "" if c.max_rel is None else f"{c.max_rel:.3g}",
             f"{c.where}: {human.value(c.example[0])} / {human.value(c.example[1])}" if c.example else c.where,
         )
-        for c in t.columns
-        if c.differing
+        for c in different
     ]
     shown = (
         Column("COLUMN"),
@@ -114,3 +150,17 @@ def _table(page: Page, t: TableDifference) -> Iterable[str]:
         Column("WHERE (A / B)"),
     )
     yield from ("    " + line for line in lay_out(page.narrower(4), shown, rows))
+    numbers = [(c.column, c.spread) for c in different if c.spread is not None and c.spread.n > 1]
+    if numbers:
+        yield ""
+        yield from ("    " + line for line in _spreads(page.narrower(4), numbers))
+
+
+def _spreads(page: Page, columns: Sequence[tuple[str, Spread]]) -> Iterable[str]:
+    """How A minus B is distributed, and how much each side varies by itself."""
+    titles = ("A - B", "MEAN", "STD", "MEDIAN", "MIN", "MAX", "RMS", "WITHIN A", "WITHIN B")
+    rows = []
+    for name, d in columns:
+        values = (d.mean, d.std, d.median, d.min, d.max, d.rms, d.within_first, d.within_second)
+        rows.append((name, *("" if v is None else f"{v:.3g}" for v in values)))
+    return lay_out(page, [Column(titles[0]), *(Column(n, right=True) for n in titles[1:])], rows)

@@ -10,7 +10,7 @@ import typer
 
 from core.errors import Refused, Unavailable
 from core.journal import query
-from core.journal.query import Attempt
+from core.journal.query import Attempt, Batch
 from core.states import EventKind
 from lab import arguments, control
 from lab.output import Page, Report, human
@@ -38,7 +38,7 @@ def down_(
         alive = True
     if alive:
         _stop(here, kill, seconds)
-    here.out.show(DownReport(alive, kill, running, _open_attempts(here)))
+    here.out.show(DownReport(alive, kill, running, _open_attempts(here), _open_batches(here)))
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,30 @@ class DownReport(Report):
     kill: bool
     before: Sequence[Attempt]
     left: Sequence[Attempt]
+    batches: Sequence[Batch] = ()
 
     schema = "lab.down/1"
 
     def json(self) -> dict[str, Any]:
-        return {"was_up": self.was_up, "killed": self.kill, "running": [f"{a.job}.{a.n}" for a in self.left]}
+        return {
+            "was_up": self.was_up,
+            "killed": self.kill,
+            "running": [f"{a.job}.{a.n}" for a in self.left],
+            "batches": [b.dir for b in self.batches],
+        }
 
     def text(self, page: Page) -> Iterable[str]:
         yield f"{page.mark('ok')} the controller is down" if self.was_up else "The controller was not running."
         if self.kill and self.before:
             yield f"  {human.count(len(self.before) - len(self.left), 'attempt')} ended"
         if self.left:
-            names = ", ".join(f"{a.job}.{a.n}" for a in self.left[:8]) + (", ..." if len(self.left) > 8 else "")
+            names = ", ".join(f"job {a.job}" for a in self.left[:8]) + (", ..." if len(self.left) > 8 else "")
             goes = "goes" if len(self.left) == 1 else "go"
             yield f"  {human.count(len(self.left), 'attempt')} {goes} on: {names}"
             yield "  `lab up` adopts them again; `lab down --kill` ends them"
+        if self.batches:
+            count = sum(last - first + 1 for b in self.batches for first, last, _ in b.cells)
+            yield f"  {human.count(count, 'cell')} ran in batches: `lab up` takes what they finished, and runs the rest"
 
 
 def _stop(here: Session, kill: bool, timeout_s: float) -> None:
@@ -89,6 +98,14 @@ def _stop(here: Session, kill: bool, timeout_s: float) -> None:
                 f"the controller has not ended after {timeout_s:g} s",
                 hint=f"it was asked to and may still do so; {here.home.controller_log} says what it does",
             )
+
+
+def _open_batches(here: Session) -> list[Batch]:
+    try:
+        with here.reading() as journal:
+            return query.open_batches(journal.conn)
+    except Refused:
+        return []
 
 
 def _open_attempts(here: Session) -> list[Attempt]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lab import arguments, completion
+from lab import arguments, completion, selection
 from lab.explain import Explanation, explain
 from lab.output import Page, Report, human
 from lab.output.table import fold
@@ -16,11 +16,15 @@ from lab.session import session
 
 
 def explain_(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The job.", autocompletion=completion.job_ids)],
+    id_: Annotated[
+        str, typer.Argument(metavar="ID", help="The job, sweep or cell.", autocompletion=completion.job_ids)
+    ],
 ) -> None:
     """Say why a job waits, failed, or ran again."""
-    here, job_id = session(), arguments.job_id(id_)
+    here = session()
+    arguments.ids([id_])
     with here.reading() as journal:
+        job_id = selection.one(journal.conn, id_)
         here.out.show(ExplainReport(explain(here.home, journal.conn, job_id)))
 
 

@@ -9,16 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-from lab import arguments, completion
+from lab import completion
 from lab.evidence import Fetched, fetch
 from lab.output import Page, Report, human
+from lab.selection import one
 from lab.session import session
 
 _MOST_NAMES = 20
 
 
 def fetch_(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The job.", autocompletion=completion.finished_job_ids)],
+    id_: Annotated[
+        str, typer.Argument(metavar="ID", help="The job or sweep.", autocompletion=completion.finished_job_ids)
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where to: a new folder [./job-ID].")
     ] = None,
@@ -26,13 +29,14 @@ def fetch_(
         bool, typer.Option("--all", "-a", help="Also logs, metrics, environment and checkpoints.")
     ] = False,
 ) -> None:
-    """Copy a job's artifacts and tables here.
+    """Copy a job's artifacts and tables here; of a sweep, those of all its cells.
 
     Each file is hashed while it is copied; one that is not what was sealed is refused, and nothing is overwritten.
     """
-    here, job_id = session(), arguments.job_id(id_)
-    folder = (output or Path(f"job-{job_id}")).expanduser()
+    here = session()
     with here.reading() as journal:
+        job_id = one(journal.conn, id_)
+        folder = (output or Path(f"job-{job_id}")).expanduser()
         here.out.show(FetchReport(fetch(here.home, journal.conn, job_id, folder, everything=everything)))
 
 

@@ -15,18 +15,21 @@ from lab.session import session
 def hold_(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID", help="Jobs, as 17 or 17-20.", autocompletion=completion.live_job_ids),
+        typer.Argument(
+            metavar="ID", help="Jobs and sweeps, as 17, 17-20, or 17.3.", autocompletion=completion.live_job_ids
+        ),
     ] = None,
     tag: Annotated[
         str | None,
-        typer.Option("--tag", metavar="TAG", help="All queued jobs with this tag.", autocompletion=completion.tags),
+        typer.Option("--tag", metavar="TAG", help="All with this tag.", autocompletion=completion.tags),
     ] = None,
 ) -> None:
     """Keep queued jobs from starting.
 
-    What runs already goes on; `lab release` lets held jobs start again.
+    What runs already goes on; `lab release` lets held jobs start again. Of a sweep that is held no further cell starts.
     """
-    asking.ask(session(), EventKind.HOLD_ASKED, "hold", ids, tag, why_not=_why_not, states=(JobState.QUEUED,))
+    states = (JobState.QUEUED, JobState.RUNNING)
+    asking.ask(session(), EventKind.HOLD_ASKED, "hold", ids, tag, why_not=_why_not, states=states)
 
 
 def _why_not(job: Job) -> str:
@@ -34,6 +37,6 @@ def _why_not(job: Job) -> str:
         return "is being cancelled"
     if job.wish == "hold" or (job.state is JobState.HELD and job.wish is None):
         return "is held already"
-    if job.state is JobState.RUNNING:
+    if job.state is JobState.RUNNING and not job.is_sweep:
         return f"runs already (`lab cancel {job.id}` ends it)"
     return f"has ended: {job.state}" if job.state.terminal else ""

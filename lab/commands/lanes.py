@@ -12,7 +12,7 @@ from core import cluster
 from core.cluster import LaneConfig
 from core.errors import NotFound
 from core.journal import query
-from core.journal.query import Attempt, Lane
+from core.journal.query import Attempt, Batch, Lane
 from core.states import LaneState
 from lab.output import Column, Page, Report, human, lay_out
 from lab.session import Session, session
@@ -36,6 +36,7 @@ class LaneShown:
     config: LaneConfig
     known: Lane | None
     attempts: Sequence[Attempt]
+    batches: Sequence[Batch] = ()
 
     @property
     def state(self) -> LaneState:
@@ -94,16 +95,22 @@ def look_up(here: Session, *, verbose: bool = False) -> LanesReport:
     declared = cluster.load(here.home.cluster_file)
     known: dict[str, Lane] = {}
     running: dict[str, list[Attempt]] = {}
+    batches: dict[str, list[Batch]] = {}
     try:
         with here.reading() as journal:
             known = {lane.name: lane for lane in query.lanes(journal.conn)}
             for attempt in query.open_attempts(journal.conn):
                 running.setdefault(attempt.lane, []).append(attempt)
+            for batch in query.open_batches(journal.conn):
+                batches.setdefault(batch.lane, []).append(batch)
     except NotFound:
         pass  # nothing was submitted yet: the lanes are as declared
-    shown = [LaneShown(c, known.pop(c.name, None), running.get(c.name, [])) for c in declared.lanes]
-    for name, lane in known.items():
-        shown.append(LaneShown(LaneConfig(name, about="no longer in cluster.yaml"), lane, running.get(name, [])))
+
+    def one(config: LaneConfig, lane: Lane | None) -> LaneShown:
+        return LaneShown(config, lane, running.get(config.name, []), batches.get(config.name, []))
+
+    shown = [one(c, known.pop(c.name, None)) for c in declared.lanes]
+    shown += [one(LaneConfig(name, about="no longer in cluster.yaml"), lane) for name, lane in known.items()]
     return LanesReport(shown, controller_alive(here.home), str(declared.path or ""), verbose)
 
 
@@ -122,7 +129,7 @@ def _row(page: Page, lane: LaneShown) -> tuple[str, ...]:
         str(config.cores or info.get("cores") or ""),
         human.size(memory * 1048576) if memory else "",
         str(gpus) if gpus else "",
-        str(len(lane.attempts)) if lane.attempts else "",
+        str(len(lane.attempts) + len(lane.batches)) if lane.attempts or lane.batches else "",
         human.clean(said),
     )
 
@@ -139,13 +146,20 @@ def _details(page: Page, lane: LaneShown) -> Iterable[str]:
         "machine": ", ".join(str(info[k]) for k in ("hostname", "platform", "python") if info.get(k)),
         "gpus": ", ".join(str(g.get("name", g)) if isinstance(g, dict) else str(g) for g in info.get("gpus") or ()),
         "disk free": human.size(info.get("disk_free")),
-        "runs": ", ".join(f"{a.job}.{a.n} ({a.state})" for a in lane.attempts),
+        "runs": ", ".join(
+            [f"job {a.job}, attempt {a.n} ({a.state})" for a in lane.attempts]
+            + [f"a batch of {human.count(_cells(b), 'cell')}" for b in lane.batches]
+        ),
         "reason": lane.known.reason if lane.known is not None else "",
     }
     yield f"{page.paint(config.name, 'head')}  {page.state(lane.state)}"
     for name, text in facts.items():
         if text:
             yield f"    {page.paint(name.ljust(10), 'dim')}  {human.clean(text)}"
+
+
+def _cells(batch: Batch) -> int:
+    return sum(last - first + 1 for first, last, _ in batch.cells)
 
 
 def _json(lane: LaneShown) -> dict[str, Any]:
@@ -162,4 +176,5 @@ def _json(lane: LaneShown) -> dict[str, Any]:
         "about": config.about,
         "found": lane.known.info if lane.known is not None else {},
         "attempts": [{"job": a.job, "n": a.n, "state": str(a.state), "grant": a.grant} for a in lane.attempts],
+        "batches": [{"dir": b.dir, "cells": _cells(b), "grant": b.grant} for b in lane.batches],
     }

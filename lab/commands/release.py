@@ -15,7 +15,9 @@ from lab.session import session
 def release_(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID", help="Jobs, as 17 or 17-20.", autocompletion=completion.held_job_ids),
+        typer.Argument(
+            metavar="ID", help="Jobs and sweeps, as 17, 17-20, or 17.3.", autocompletion=completion.held_job_ids
+        ),
     ] = None,
     tag: Annotated[
         str | None,

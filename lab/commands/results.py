@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,33 +13,56 @@ import typer
 
 from core.errors import BadInput, NotFound
 from lab import arguments, completion
-from lab.output import Page, Report, human
+from lab.output import JsonFace, Page, Report, human
 from lab.session import Session, session
 
 if TYPE_CHECKING:
+    import sqlite3
+
     import pyarrow as pa
 
+    from core.tables import Choice, Stream
+
 _FORMATS = ("table", "csv", "json", "parquet", "arrow")
-_BINARY = ("parquet", "arrow")
+_ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".arrow": "arrow"}
+_SHOWN = 100
 
 EPILOG = """
 Examples:
   lab results 17
+  lab results 40 --where "error < 0.1" --sort -error --limit 20
+  lab results 40 --params --columns size,backend,error -o sweep.csv
   lab results --table parity --format csv -o parity.csv
   lab results --sql "select backend, max(error) from parity group by backend"
   lab results --sql "select * from parity join jobs using (job) where tags like '%night%'"
+
+A sweep stands for its cells, and its axes become the first columns.
 """
 
 
 def results_(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID", help="Only of these jobs.", autocompletion=completion.finished_job_ids),
+        typer.Argument(metavar="ID", help="Only of these jobs and sweeps.", autocompletion=completion.finished_job_ids),
     ] = None,
     table: Annotated[
         str | None,
         typer.Option("--table", "-t", metavar="NAME", help="Only this table.", autocompletion=completion.tables),
     ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", metavar="EXPR", help="Only rows for which this holds, as in SQL.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", metavar="A,B", help="Only these columns, in this order.")
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option("--sort", metavar="A,-B", help="Sort by these columns; -B: greatest first.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Only the first N rows.")] = None,
+    tail: Annotated[int | None, typer.Option("--tail", metavar="N", help="Only the last N rows.")] = None,
+    params: Annotated[
+        bool, typer.Option("--params", help="Put the parameters of its job in front of each row.")
+    ] = False,
     sql: Annotated[
         str | None, typer.Option("--sql", metavar="SELECT", help="A query over all tables, and over `jobs` (DuckDB).")
     ] = None,
@@ -60,50 +84,73 @@ def results_(
     Only rows of jobs that succeeded are there, each with its job, attempt, lane and key.
     """
     here = session()
-    if sql is not None and (ids or table):
-        raise BadInput("--sql was given together with jobs or --table", hint="put both into the query: where job = 17")
-    chosen = arguments.job_ids(ids)
+    if sql is not None:
+        _refuse_beside_sql({"jobs": ids, "--table": table, "--where": where, "--columns": columns, "--sort": sort})
+        _refuse_beside_sql({"--limit": limit, "--tail": tail, "--params": params})
+    if limit is not None and tail is not None:
+        raise BadInput("--limit and --tail were both given", hint="choose one end")
+    for option, n in (("--limit", limit), ("--tail", tail)):
+        if n is not None and n < 0:
+            raise BadInput(f"{option} {n} is negative", hint="give a number of rows")
+    wanted = _Wanted(ids, table, where or "", _names(columns), _names(sort), limit, tail, params, sql)
     form = _format(form, output)
     warnings: list[str] = []
-    found = _query(here, sql, warnings) if sql is not None else _read(here, table, chosen, warnings)
-    for line in warnings:
-        here.out.remark(f"lab: warning: {human.clean(line)}")
-    if output is not None:
-        one = _only(found, "a file")
-        _write(output, _encode(one, form))
-        here.out.show(WrittenReport(output, form, one.num_rows))
-    elif form == "table":
-        here.out.show(TablesReport(found, tuple(warnings)))
-    elif form in _BINARY:
-        here.out.raw_bytes(_encode(_only(found, form), form))
-    else:
-        here.out.raw(_encode(_only(found, form), form).decode())
+    with _opened(here, wanted, warnings) as tables:
+        if output is not None:
+            _write(here, output, _only(tables, "a file"), form, warnings)
+        elif form == "table":
+            _show(here, tables, warnings)
+        else:
+            _pipe(here, _only(tables, form), form, warnings)
+
+
+def show_tables(here: Session, ids: Sequence[int]) -> None:
+    """The tables of these jobs, if they have any."""
+    warnings: list[str] = []
+    wanted = _Wanted([str(i) for i in ids], None, "", (), (), None, None, False, None)
+    try:
+        with _opened(here, wanted, warnings) as tables:
+            _show(here, tables, warnings)
+    except NotFound:
+        here.out.remark("no result tables: these jobs wrote none")
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first rows of a table."""
+
+    name: str
+    rows: pa.Table
+    total: int
 
 
 @dataclass(frozen=True)
 class TablesReport(Report):
     """Some tables, row by row."""
 
-    tables: Sequence[tuple[str, pa.Table]]
+    tables: Sequence[Head]
     warnings: tuple[str, ...] = ()
 
     schema = "lab.results/1"
 
     def json(self) -> dict[str, Any]:
+        from lab.exports import plain
+
         tables = [
-            {"table": n, "columns": t.column_names, "rows": [_plain(r) for r in t.to_pylist()]} for n, t in self.tables
+            {"table": h.name, "columns": h.rows.column_names, "rows": [plain(r) for r in h.rows.to_pylist()]}
+            for h in self.tables
         ]
         return {"tables": tables, "warnings": list(self.warnings)}
 
     def text(self, page: Page) -> Iterable[str]:
         from lab.output.data import table_lines
 
-        for i, (name, table) in enumerate(self.tables):
+        for i, head in enumerate(self.tables):
             if i:
                 yield ""
-            if name:
-                yield page.paint(f"{name}  {human.count(table.num_rows, 'row')}", "head")
-            yield from table_lines(page, table)
+            if head.name:
+                yield page.paint(f"{head.name}  {human.count(head.total, 'row')}", "head")
+            yield from table_lines(page, head.rows, most=_SHOWN, total=head.total)
 
 
 @dataclass(frozen=True)
@@ -124,123 +171,190 @@ class WrittenReport(Report):
         return [str(self.path)]
 
 
-def show_tables(here: Session, ids: Sequence[int]) -> None:
-    """The tables of these jobs, if they have any."""
-    warnings: list[str] = []
-    try:
-        here.out.show(TablesReport(_read(here, None, tuple(ids), warnings), tuple(warnings)))
-    except NotFound:
-        here.out.remark("no result tables: these jobs wrote none")
+@dataclass(frozen=True)
+class _Wanted:
+    ids: Sequence[str] | None
+    table: str | None
+    where: str
+    columns: tuple[str, ...]
+    sort: tuple[str, ...]
+    limit: int | None
+    tail: int | None
+    params: bool
+    sql: str | None
+
+    @property
+    def narrowed(self) -> bool:
+        return bool(self.where or self.columns or self.sort)
+
+
+_Tables = list[tuple[str, "Choice | str"]]
+
+
+@contextlib.contextmanager
+def _opened(here: Session, wanted: _Wanted, warnings: list[str]) -> Iterator[_Opened]:
+    with here.reading() as journal:
+        if wanted.sql is not None:
+            yield _Opened(here, journal.conn, [("", wanted.sql)], warnings)
+        else:
+            yield _Opened(here, journal.conn, _choices(journal.conn, wanted), warnings)
+
+
+class _Opened:
+    """What is to be shown, table by table; each is read when it is asked for."""
+
+    def __init__(self, here: Session, conn: sqlite3.Connection, tables: _Tables, warnings: list[str]) -> None:
+        self._here, self._conn, self._warnings = here, conn, warnings
+        self.tables = tables
+
+    @contextlib.contextmanager
+    def rows(self, what: Choice | str) -> Iterator[Stream]:
+        from core.tables import stream
+
+        with stream(self._here.home, self._conn, what, warnings=self._warnings) as found:
+            yield found
+
+
+def _choices(conn: sqlite3.Connection, wanted: _Wanted) -> _Tables:
+    from core.tables import Choice, tables_of
+    from core.tables.read import nothing
+    from core.tables.select import chosen
+    from lab import axes
+    from lab.selection import resolve
+
+    ids = resolve(conn, arguments.ids(wanted.ids))
+    _refuse_unknown(conn, ids)
+    jobs = chosen(conn, ids) if wanted.ids else None
+    names = [wanted.table] if wanted.table is not None else tables_of(conn, jobs)
+    if not names:
+        raise nothing(conn, None, jobs)
+    if len(names) > 1 and wanted.narrowed:
+        raise BadInput(f"there are several tables: {', '.join(names)}", hint="choose one with --table")
+    swept = axes.axes_of(conn, ids)
+    beside = None
+    if wanted.params:
+        beside = axes.parameter_table(conn, jobs)
+        beside = beside.select(["job", *(n for n in _first(swept, beside.column_names) if n != "job")])
+    elif swept:
+        beside = axes.parameter_table(conn, jobs, swept)
+    return [
+        (
+            name,
+            Choice(
+                name,
+                jobs,
+                beside,
+                wanted.params,
+                wanted.columns,
+                wanted.where,
+                wanted.sort,
+                wanted.limit,
+                wanted.tail,
+                first=swept,
+            ),
+        )
+        for name in names
+    ]
+
+
+def _first(some: Sequence[str], all_: Sequence[str]) -> list[str]:
+    return [*(n for n in some if n in all_), *(n for n in all_ if n not in some)]
+
+
+def _refuse_unknown(conn: sqlite3.Connection, ids: Sequence[int]) -> None:
+    import json
+
+    from core.journal import query
+
+    sql = "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT id FROM job_state) LIMIT 1"
+    for (unknown,) in conn.execute(sql, (json.dumps(ids),)):
+        query.job(conn, unknown)  # says it
+
+
+def _show(here: Session, opened: _Opened, warnings: list[str]) -> None:
+    whole = isinstance(here.out, JsonFace)
+    heads = []
+    trouble: NotFound | None = None
+    for name, what in opened.tables:
+        try:
+            with opened.rows(what) as rows:
+                heads.append(_head(name, rows, None if whole else _SHOWN))
+        except NotFound as error:  # one table cannot be read; the others can
+            if len(opened.tables) == 1:
+                raise
+            trouble = error
+            warnings.append(str(error))
+    if trouble is not None and not heads:
+        raise trouble
+    _warn(here, warnings)
+    here.out.show(TablesReport(heads, tuple(warnings)))
+
+
+def _head(name: str, rows: Stream, most: int | None) -> Head:
+    import pyarrow as pa
+
+    kept, count = [], 0
+    for batch in rows.batches:
+        if most is None or count < most:
+            kept.append(batch if most is None else batch.slice(0, most - count))
+        count += batch.num_rows
+    return Head(name, pa.Table.from_batches(kept, rows.schema), count)
+
+
+def _write(here: Session, path: Path, opened: tuple[_Opened, Choice | str], form: str, warnings: list[str]) -> None:
+    from lab import exports
+
+    with opened[0].rows(opened[1]) as rows:
+        _warn(here, warnings)
+        with exports.new_file(path) as out:
+            if form == "table":
+                head = _head("", rows, _SHOWN)
+                out.write(("\n".join(TablesReport([head]).text(Page(None, False, True, False))) + "\n").encode())
+                count = head.total
+            else:
+                count = exports.write(rows, form, out)
+    here.out.show(WrittenReport(path, form, count))
+
+
+def _pipe(here: Session, opened: tuple[_Opened, Choice | str], form: str, warnings: list[str]) -> None:
+    from lab import exports
+
+    with opened[0].rows(opened[1]) as rows:
+        _warn(here, warnings)
+        with io.BufferedWriter(exports.Pipe(here.out.raw_bytes), 1 << 20) as out:
+            exports.write(rows, form, out)
+
+
+def _warn(here: Session, warnings: Sequence[str]) -> None:
     for line in warnings:
         here.out.remark(f"lab: warning: {human.clean(line)}")
 
 
-def _read(here: Session, table: str | None, ids: tuple[int, ...], warnings: list[str]) -> list[tuple[str, pa.Table]]:
-    from core import tables
-    from core.journal import query
-
-    with here.reading() as journal:
-        for i in ids:
-            query.job(journal.conn, i)
-        names = [table] if table is not None else _names(journal.conn, ids)
-        if not names:
-            names = [None]  # type: ignore[list-item]  # gives the error that says what there is
-        return [(n, tables.read_table(here.home, journal.conn, n, ids or None, warnings=warnings)) for n in names]
+def _only(opened: _Opened, what: str) -> tuple[_Opened, Choice | str]:
+    if len(opened.tables) != 1:
+        raise BadInput(
+            f"{what} holds one table, but there are {', '.join(n for n, _ in opened.tables)}",
+            hint="choose one with --table",
+        )
+    return opened, opened.tables[0][1]
 
 
-def _names(conn: Any, ids: tuple[int, ...]) -> list[str]:
-    where = f"WHERE job IN ({', '.join(map(str, ids))})" if ids else ""
-    return [str(r[0]) for r in conn.execute(f"SELECT DISTINCT tbl FROM part {where} ORDER BY tbl")]
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(n.strip() for n in text.split(",") if n.strip()) if text else ()
 
 
-def _query(here: Session, sql: str, warnings: list[str]) -> list[tuple[str, pa.Table]]:
-    from core import tables
-
-    with here.reading() as journal:
-        return [("", tables.query(here.home, journal.conn, sql, warnings=warnings))]
+def _refuse_beside_sql(given: dict[str, object]) -> None:
+    for name, value in given.items():
+        if value not in (None, False, [], ()):
+            raise BadInput(f"--sql was given together with {name}", hint="put all of it into the query: where job = 17")
 
 
 def _format(form: str | None, output: Path | None) -> str:
     if form is None and output is not None:
-        form = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}.get(
-            output.suffix
-        )
+        form = {**_ENDINGS, ".feather": "arrow"}.get(output.suffix)
         if form is None:
             raise BadInput(f"the ending of {output} says no format", hint="add --format csv, json, parquet or arrow")
     form = form or "table"
     if form not in _FORMATS:
         raise BadInput(f"--format {form!r} does not exist", hint=f"there are: {', '.join(_FORMATS)}")
     return form
-
-
-def _only(found: Sequence[tuple[str, pa.Table]], what: str) -> pa.Table:
-    if len(found) != 1:
-        raise BadInput(
-            f"{what} holds one table, but there are {', '.join(n for n, _ in found)}", hint="choose one with --table"
-        )
-    return found[0][1]
-
-
-def _encode(table: pa.Table, form: str) -> bytes:
-    import json
-
-    import pyarrow as pa
-
-    sink = io.BytesIO()
-    if form == "csv":
-        import pyarrow.csv
-
-        pa.csv.write_csv(_flat(table), sink)
-    elif form == "parquet":
-        import pyarrow.parquet
-
-        pa.parquet.write_table(table, sink, compression="zstd")
-    elif form == "arrow":
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-    elif form == "json":
-        sink.write(
-            "".join(
-                json.dumps(_plain(row), default=str, ensure_ascii=False) + "\n" for row in table.to_pylist()
-            ).encode()
-        )
-    else:
-        page = Page(None, False, True, False)
-        sink.write(("\n".join(TablesReport([("", table)]).text(page)) + "\n").encode())
-    return sink.getvalue()
-
-
-def _flat(table: pa.Table) -> pa.Table:
-    """CSV knows no lists: they become JSON text."""
-    import json
-
-    import pyarrow as pa
-
-    for i, field in enumerate(table.schema):
-        if pa.types.is_nested(field.type):
-            texts = [None if v is None else json.dumps(v) for v in table.column(i).to_pylist()]
-            table = table.set_column(i, field.name, pa.array(texts, pa.string()))
-    return table
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN and no infinity: they become null and text."""
-    out: dict[str, Any] = {}
-    for name, v in row.items():
-        if isinstance(v, float) and v != v:
-            v = None
-        elif isinstance(v, float) and v in (float("inf"), float("-inf")):
-            v = "Infinity" if v > 0 else "-Infinity"
-        out[name] = v
-    return out
-
-
-def _write(path: Path, data: bytes) -> None:
-    from core.fsio import write_atomic
-
-    try:
-        write_atomic(path, data)
-    except OSError as error:
-        raise BadInput(
-            f"{path} cannot be written ({error.strerror})", hint="give a path in a folder of yours"
-        ) from error

@@ -56,6 +56,8 @@ def run_(
     given = arguments.parameters(kind, sets, words)
     loaded = load_kind(kind)
     params, _plain = check(loaded, given)
+    if loaded.study(params) is not None:
+        raise BadInput(f"kind {kind} is a study of several jobs", hint=f"submit it: lab submit {kind}")
     run, outcome = run_inline(
         loaded,
         params,

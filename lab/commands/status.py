@@ -16,15 +16,20 @@ from core.journal import Journal, query
 from core.journal.query import Job
 from core.live import LiveAttempt, read_attempts
 from core.states import TERMINAL_JOB_STATES, JobState
-from lab import arguments, completion
+from lab import arguments, completion, selection
+from lab.folded import Folded, cell_counts, cell_name, fold
 from lab.output import Page, Report
 from lab.output import job as look
+from lab.output import sweep as sweeps
 from lab.output.job import Card, Shown
+from lab.output.sweep import SweepCard
 from lab.session import Session, session
 
 _LIVE = tuple(s for s in JobState if not s.terminal)
 _RECENT = 8  # finished jobs shown beside the live ones
 _REDRAW_S = 0.5
+_FAILURES = 5  # on the card of a sweep
+_CELLS_HINT = "such as `lab status 17 --cells --state failed`"
 
 EPILOG = """
 Examples:
@@ -32,13 +37,20 @@ Examples:
   lab status 17                  everything about job 17
   lab status --state failed      all that failed
   lab status --tag night --watch
+  lab status 17 --cells          the cells of sweep 17
+  lab status 17 --cells --state failed
+  lab status 17.3                the third cell of sweep 17
+
+A sweep is one row. Its own cells are the jobs after it: 17.3 is job 20.
 """
 
 
 def status_(
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID", help="Jobs, as 17 or 17-20.", autocompletion=completion.job_ids)
+        list[str] | None,
+        typer.Argument(metavar="ID", help="Jobs, as 17, 17-20, or 17.3.", autocompletion=completion.job_ids),
     ] = None,
+    cells: Annotated[bool, typer.Option("--cells", help="The cells of this sweep, one by one.")] = False,
     all_jobs: Annotated[bool, typer.Option("--all", "-a", help="All jobs, finished ones too.")] = False,
     state: Annotated[
         list[str] | None,
@@ -60,8 +72,11 @@ def status_(
     here = session()
     if limit is not None and limit < 1:
         raise BadInput(f"--limit {limit} shows nothing", hint="give a positive number")
-    wanted = Wanted(arguments.job_ids(ids), all_jobs, arguments.states(state), tag, kind, limit or 0)
+    words, states = arguments.ids(ids), arguments.states(state)
+    if cells and (not words or tag or kind or all_jobs):
+        raise BadInput("--cells needs the sweep, and of other choices takes only --state and --limit", hint=_CELLS_HINT)
     with here.reading() as journal:
+        wanted = Wanted(selection.resolve(journal.conn, words), all_jobs, states, tag, kind, limit or 0, cells)
         if watch:
             _watch(here, journal, wanted)
         else:
@@ -78,6 +93,7 @@ class Wanted:
     tag: str | None = None
     kind: str | None = None
     limit: int = 0
+    cells: bool = False
 
     @property
     def filtered(self) -> bool:
@@ -86,10 +102,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class StatusReport(Report):
-    """Some jobs, and how many there are of each state."""
+    """Some jobs, and how many there are of each state: a sweep counts as one, its cells by themselves."""
 
     jobs: Sequence[Shown]
     counts: Mapping[JobState, int]
+    cells: Mapping[JobState, int]
     omitted: int
     controller: bool
     filtered: bool
@@ -101,6 +118,7 @@ class StatusReport(Report):
             "jobs": [look.job_json(s) for s in self.jobs],
             "omitted": self.omitted,
             "counts": {str(s): n for s, n in self.counts.items()},
+            "cells": {str(s): n for s, n in self.cells.items()},
             "controller": "running" if self.controller else "not running",
         }
 
@@ -114,7 +132,7 @@ class StatusReport(Report):
             lines.append(
                 page.paint(f"{self.omitted:,} more: `lab status --all`, or choose with --state, --tag, --limit", "dim")
             )
-        lines += ["", look.totals(page, self.counts)]
+        lines += ["", look.totals(page, self.counts, self.cells)]
         waiting = sum(self.counts.get(s, 0) for s in _LIVE if s is not JobState.HELD)
         if waiting and not self.controller:
             lines.append(page.paint("The controller is not running, so nothing starts: `lab up` starts it.", "warn"))
@@ -147,6 +165,71 @@ class CardReport(Report):
         return [str(self.card.shown.job.state)]
 
 
+@dataclass(frozen=True)
+class SweepReport(Report):
+    """Everything about one sweep, but for its cells one by one."""
+
+    card: SweepCard
+    controller: bool
+
+    schema = "lab.sweep/1"
+
+    def json(self) -> dict[str, Any]:
+        return {"sweep": sweeps.card_json(self.card), "controller": "running" if self.controller else "not running"}
+
+    def text(self, page: Page) -> Iterable[str]:
+        lines = sweeps.card(page, self.card)
+        job = self.card.shown.job
+        if not job.state.terminal and job.state is not JobState.HELD and not self.controller:
+            lines += ["", page.paint("The controller is not running: `lab up` starts it.", "warn")]
+        return [*lines, "", page.paint("next: " + self._next(job), "dim")]
+
+    def brief(self) -> Iterable[str]:
+        return [str(self.card.shown.job.state)]
+
+    def _next(self, job: Job) -> str:
+        if self.card.failures:
+            first = f"lab logs {self.card.failures[0].id}, lab status {job.id} --cells --state failed"
+            return f"{first}, lab rerun {job.id} --failed" if job.state.terminal else first
+        if job.state is JobState.SUCCEEDED:
+            return f"lab results {job.id}" if self.card.tables else f"lab status {job.id} --cells"
+        if job.state is JobState.HELD:
+            return f"lab release {job.id}"
+        return f"lab status {job.id} --cells" if job.state is JobState.RUNNING else f"lab explain {job.id}"
+
+
+@dataclass(frozen=True)
+class CellsReport(Report):
+    """Cells of a sweep, one by one."""
+
+    sweep: Job
+    cells: Sequence[Shown]
+    omitted: int
+    folded: Folded
+
+    schema = "lab.cells/1"
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "sweep": self.sweep.id,
+            "cells": [{**look.job_json(s), "cell": cell_name(s.job)} for s in self.cells],
+            "omitted": self.omitted,
+            "counts": {str(s): n for s, n in self.folded.counts.items() if n},
+        }
+
+    def text(self, page: Page) -> Iterable[str]:
+        lines = sweeps.cells_table(page, self.cells, self.sweep.id, time.time())
+        if not self.cells:
+            lines.append("No cell is like that.")
+        if self.omitted:
+            lines.append(page.paint(f"{self.omitted:,} more: choose with --state, or see more with --limit", "dim"))
+        head = f"{self.sweep.id}  {look.label(self.sweep)}: {sweeps.brief(self.folded)}"
+        return [*lines, "", page.paint(head, "dim")]
+
+    def brief(self) -> Iterable[str]:
+        return [str(s.job.id) for s in self.cells]
+
+
 def look_up(here: Session, journal: Journal, wanted: Wanted) -> Report:
     """The report for `wanted`, read in one consistent snapshot."""
     from lanes.start import controller_alive
@@ -154,15 +237,20 @@ def look_up(here: Session, journal: Journal, wanted: Wanted) -> Report:
     conn = journal.conn
     conn.execute("BEGIN")
     try:
+        if wanted.cells:
+            return _cells(here, conn, wanted)
         if len(wanted.ids) == 1 and not wanted.filtered:
-            return CardReport(_card(here, conn, wanted.ids[0]), controller_alive(here.home))
-        counts = query.counts(conn)
+            job = query.job(conn, wanted.ids[0])
+            if job.is_sweep:
+                return SweepReport(_sweep_card(conn, job), controller_alive(here.home))
+            return CardReport(_card(here, conn, job), controller_alive(here.home))
+        counts, cells = query.counts(conn, top=True), cell_counts(conn)
         jobs, omitted = _choose(conn, wanted, counts, here.out.page.tty)
         live = read_attempts(here.home) if any(j.state is JobState.RUNNING for j in jobs) else {}
         shown = [_shown(conn, j, live) for j in jobs]
     finally:
         conn.execute("ROLLBACK")
-    return StatusReport(shown, counts, omitted, controller_alive(here.home), wanted.filtered)
+    return StatusReport(shown, counts, cells, omitted, controller_alive(here.home), wanted.filtered)
 
 
 def next_step(job: Job, *, tables: bool) -> str:
@@ -192,7 +280,7 @@ def _choose(
     limit = wanted.limit or (0 if wanted.filtered else _screen(tty))
     if wanted.filtered:
         found = query.jobs(
-            conn, states=wanted.states, tag=wanted.tag, kind=wanted.kind, limit=limit + 1 if limit else None
+            conn, states=wanted.states, tag=wanted.tag, kind=wanted.kind, limit=limit + 1 if limit else None, top=True
         )
         omitted = len(found) - limit if limit else 0
         return list(reversed(found[:limit] if limit else found)), max(0, omitted)
@@ -206,11 +294,11 @@ def _live_and_recent(conn: sqlite3.Connection, counts: Mapping[JobState, int], l
     for states in ((JobState.RUNNING, JobState.CANCELLING), (JobState.QUEUED,), (JobState.HELD,)):
         room = limit - len(found)
         if room > 0 and any(counts.get(s) for s in states):
-            found |= {j.id: j for j in query.jobs(conn, states=states, limit=room, newest_first=False)}
+            found |= {j.id: j for j in query.jobs(conn, states=states, limit=room, newest_first=False, top=True)}
     omitted = live_count - len(found)
     recent = min(_RECENT, limit - len(found))
     if recent > 0 and any(counts.get(s) for s in TERMINAL_JOB_STATES):
-        found |= {j.id: j for j in query.jobs(conn, states=tuple(TERMINAL_JOB_STATES), limit=recent)}
+        found |= {j.id: j for j in query.jobs(conn, states=tuple(TERMINAL_JOB_STATES), limit=recent, top=True)}
     return [found[i] for i in sorted(found)], omitted
 
 
@@ -227,19 +315,52 @@ def _shown(conn: sqlite3.Connection, job: Job, live: Mapping[tuple[int, int], Li
     waits: tuple[int, ...] = ()
     if job.state in (JobState.QUEUED, JobState.HELD):
         waits = tuple(j.id for _cond, j in query.dependencies(conn, job.id) if not j.state.terminal)
+    if job.is_sweep:
+        return Shown(job, waits=waits, folded=fold(conn, job))
     return Shown(job, live.get((job.id, job.attempts)) if job.state is JobState.RUNNING else None, waits)
 
 
-def _card(here: Session, conn: sqlite3.Connection, job_id: int) -> Card:
-    job = query.job(conn, job_id)
+def _cells(here: Session, conn: sqlite3.Connection, wanted: Wanted) -> CellsReport:
+    """Those of one sweep. Raises BadInput for several, NotFound for what is none."""
+    if len(wanted.ids) != 1:
+        raise BadInput(f"--cells shows one sweep, and {len(wanted.ids)} ids were given", hint=_CELLS_HINT)
+    job = query.job(conn, wanted.ids[0])
+    query.sweep(conn, job.id)
+    limit = wanted.limit or (0 if wanted.states else _screen(here.out.page.tty))
+    found = query.cells(conn, job.id, states=wanted.states, limit=limit or None)
+    folded = fold(conn, job)
+    total = sum(folded.of(s) for s in wanted.states) if wanted.states else folded.total
+    live = read_attempts(here.home) if any(j.state is JobState.RUNNING for j in found) else {}
+    return CellsReport(job, [_shown(conn, j, live) for j in found], total - len(found), folded)
+
+
+def _sweep_card(conn: sqlite3.Connection, job: Job) -> SweepCard:
+    shown = _shown(conn, job, {})
+    assert shown.folded is not None
+    sweep = shown.folded.sweep
+    tables = conn.execute(
+        "SELECT DISTINCT tbl FROM part WHERE first <= ? AND last > ? ORDER BY tbl", (sweep.id + sweep.cells, sweep.id)
+    )
+    return SweepCard(
+        shown,
+        query.spec_of(conn, job.spec),
+        query.cells(conn, job.id, states=(JobState.FAILED,), limit=_FAILURES) if shown.folded.first else [],
+        query.members(conn, job.id) if sweep.total > sweep.cells else [],
+        [str(r[0]) for r in tables],
+        query.dependencies(conn, job.id),
+        query.dependents(conn, job.id),
+    )
+
+
+def _card(here: Session, conn: sqlite3.Connection, job: Job) -> Card:
     live = read_attempts(here.home) if job.state is JobState.RUNNING else {}
     return Card(
         _shown(conn, job, live),
         query.spec_of(conn, job.spec),
-        query.attempts(conn, job_id),
-        query.parts(conn, job_id=job_id),
-        query.dependencies(conn, job_id),
-        query.dependents(conn, job_id),
+        query.attempts(conn, job.id),
+        query.parts(conn, job_id=job.id),
+        query.dependencies(conn, job.id),
+        query.dependents(conn, job.id),
     )
 
 

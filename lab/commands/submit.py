@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from core.errors import BadInput
+from core.grid import Grid
 from lab import arguments, completion
 from lab.commands._submitted import carry_on
-from lab.jobsfile import read_jobs
+from lab.gridwords import Axes, read_axes, read_excludes, read_zips
+from lab.jobsfile import read_jobs, read_sweep
 from lab.planning import Request
 from lab.session import Session, session
 from lab.submission import submit
@@ -24,9 +27,22 @@ Examples:
   lab submit command --input data.csv --output model.pt -- python train.py --alpha 20
   lab submit command --after ok:17 --plan -- python score.py
   lab submit --file jobs.yaml
+
+Sweeps:
+  lab submit kernel --grid height=64,128 --grid alpha=0:1:0.25 --at-once 8
+  lab submit parity --grid "sizes=[1],[1,4]" --grid seed=1..100%8 --exclude "sizes=[1],seed=3"
+  lab submit command --grid lr=1e-3,1e-2 --max-fails 3 -- python train.py --lr {lr}
+  lab submit --sweep sweep.yaml
+
+  A value list is read as YAML with commas between; first..last counts, first:last:step goes in
+  steps, both with the last value; %8 at the end of any axis means at most 8 cells at once.
+  --zip a,b moves two axes together. The last axis moves fastest. For kind command an axis fills
+  {its name} in the words of the program; other braces stay as they are. Lists in a file:
+  kind, set, grid, zip, exclude, at_once, max_fails, after, needs, limits, and so on.
 """
 
-_NEEDS, _WHEN, _DATA, _LABELS, _DOING = (
+_SWEEP, _NEEDS, _WHEN, _DATA, _LABELS, _DOING = (
+    "Many at once",
     "What it needs",
     "When it runs",
     "What goes in and out",
@@ -46,11 +62,58 @@ def submit_(
     ] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", "-s", metavar="NAME=VALUE", help="A parameter of the kind; values are read as YAML."),
+        typer.Option(
+            "--set",
+            "-s",
+            metavar="NAME=VALUE",
+            help="A parameter of the kind; values are read as YAML.",
+            autocompletion=completion.parameters,
+        ),
     ] = None,
     file: Annotated[
         Path | None,
         typer.Option("--file", "-f", metavar="FILE", help="Submit the jobs of this YAML file, all or none."),
+    ] = None,
+    sweep: Annotated[
+        Path | None,
+        typer.Option("--sweep", metavar="FILE", help="Submit the sweep of this YAML file.", rich_help_panel=_SWEEP),
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--grid",
+            "-g",
+            metavar="NAME=VALUES",
+            help="An axis: 1,2,3 or 1..100 or 0:1:0.25; a job for each combination.",
+            autocompletion=completion.axes,
+            rich_help_panel=_SWEEP,
+        ),
+    ] = None,
+    zips: Annotated[
+        list[str] | None,
+        typer.Option("--zip", metavar="NAME,NAME", help="These axes go together.", rich_help_panel=_SWEEP),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="NAME=VALUE,...",
+            help="Leave out the cells that have all of this.",
+            rich_help_panel=_SWEEP,
+        ),
+    ] = None,
+    at_once: Annotated[
+        int | None,
+        typer.Option("--at-once", metavar="N", help="At most N cells at the same time.", rich_help_panel=_SWEEP),
+    ] = None,
+    max_fails: Annotated[
+        int | None,
+        typer.Option(
+            "--max-fails",
+            metavar="N",
+            help="Start no further cell once more than N have failed.",
+            rich_help_panel=_SWEEP,
+        ),
     ] = None,
     plan: Annotated[
         bool,
@@ -212,16 +275,21 @@ def submit_(
     ] = None,
     note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Why it is run.", rich_help_panel=_LABELS)] = "",
 ) -> None:
-    """Put a job into the queue.
+    """Put a job into the queue, or with --grid a sweep of many.
 
-    If the same job (kind, parameters, inputs, code) has succeeded before, nothing runs: its results are there.
+    If the same job (kind, parameters, inputs, code) has succeeded before, nothing runs: its results are there. The
+    same is true of each cell of a sweep.
     """
     here = session()
     needs = {"cores": cores, "gpus": gpus, "lane": lane, "role": role, "resources": resource or None}
     limits = {"time_s": _seconds(time_limit, "--time-limit"), "grace_s": _seconds(grace, "--grace")}
+    params = arguments.parameters(kind or "", sets, words)
+    axes = read_axes(grid)
+    if axes.at_once is not None:
+        at_once = min(axes.at_once, at_once or axes.at_once)
     request = Request(
         kind or "",
-        arguments.parameters(kind or "", sets, words),
+        params,
         name=name,
         needs=_given(needs | {"memory_mb": arguments.memory_mb(memory, "--memory") if memory is not None else None}),
         limits=_given(limits),
@@ -237,27 +305,42 @@ def submit_(
         note=note,
         retries=arguments.retry_bounds(retries),
         allow_undeclared=tuple(allow_read or ()),
+        grid=_grid(axes, zips, exclude, params),
+        words=axes.words,
+        at_once=at_once,
+        max_fails=max_fails,
     )
-    requests = _requests(request, file)
+    requests = _requests(request, file, sweep)
     argv = ("lab", *sys.argv[1:])
     requests = [replace(r, argv=argv, held=r.held or hold, force=r.force or force) for r in requests]
     if plan:
         _show_plan(here, requests)
         return
     answers = submit(here.home, requests, cwd=Path.cwd())
-    carry_on(here, answers, [r.kind for r in requests], wait_for=wait_for, results=results)
+    carry_on(here, answers, wait_for=wait_for, results=results)
 
 
-def _requests(request: Request, file: Path | None) -> list[Request]:
+def _requests(request: Request, file: Path | None, sweep: Path | None) -> list[Request]:
     """The one job of the command line, or those of the file; never a mixture."""
-    if file is None:
+    option, path = ("--file", file) if file is not None else ("--sweep", sweep)
+    if path is None:
         if not request.kind:
             hint = "such as `lab submit parity`, or `lab submit command -- python train.py`"
             raise BadInput("no kind was given", hint=hint)
         return [request]
-    if request != Request(""):
-        raise BadInput("--file was given together with a job's own options", hint="put them into the file")
-    return read_jobs(file)
+    if request != Request("") or (file is not None and sweep is not None):
+        what = "a job's own options" if request != Request("") else "--sweep"
+        raise BadInput(f"{option} was given together with {what}", hint="put them into the file")
+    return read_jobs(path) if file is not None else [read_sweep(path)]
+
+
+def _grid(axes: Axes, zips: list[str] | None, exclude: list[str] | None, params: Mapping[str, Any]) -> Grid | None:
+    if not axes.values:
+        if zips or exclude:
+            word = "--zip" if zips else "--exclude"
+            raise BadInput(f"{word} was given without an axis", hint="give one, such as --grid alpha=1,2,3")
+        return None
+    return Grid.of(axes.values, zip=read_zips(zips), exclude=read_excludes(exclude), base=params)
 
 
 def _show_plan(here: Session, requests: list[Request]) -> None:

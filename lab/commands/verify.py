@@ -12,14 +12,21 @@ from core.errors import Exit
 from lab import arguments, completion
 from lab.evidence import Verified, verify
 from lab.output import Page, Report, human
+from lab.selection import resolve
 from lab.session import session
+
+# A sweep is verified as a whole, whatever became of some of its cells.
+_ALL = """SELECT id FROM job_state s WHERE sweep IS NULL AND (state = 'succeeded' OR (cells IS NOT NULL AND
+    EXISTS (SELECT 1 FROM job_state c WHERE c.sweep = s.id AND c.state = 'succeeded'))) ORDER BY id"""
 
 
 def verify_(
     ids: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="ID", help="Only these jobs [all that succeeded].", autocompletion=completion.finished_job_ids
+            metavar="ID",
+            help="Only these jobs and sweeps [all that succeeded].",
+            autocompletion=completion.finished_job_ids,
         ),
     ] = None,
 ) -> None:
@@ -30,9 +37,7 @@ def verify_(
     """
     here = session()
     with here.reading() as journal:
-        chosen = arguments.job_ids(ids) or tuple(
-            int(r[0]) for r in journal.conn.execute("SELECT id FROM job WHERE state = 'succeeded' ORDER BY id")
-        )
+        chosen = resolve(journal.conn, arguments.ids(ids)) or tuple(int(r[0]) for r in journal.conn.execute(_ALL))
         report = VerifyReport(verify(here.home, journal.conn, chosen))
     here.out.show(report)
     if not report.equal:
@@ -60,6 +65,7 @@ class VerifyReport(Report):
                 "parts": v.parts,
                 "ok": v.ok,
                 "problems": list(v.problems),
+                "notes": list(v.notes),
             }
             for v in self.jobs
         ]
@@ -70,6 +76,9 @@ class VerifyReport(Report):
             if not v.ok:
                 yield f"{page.mark('fail')} job {v.job}" + (f", attempt {v.attempt}" if v.attempt else "")
                 yield from (f"    {human.clean(p)}" for p in v.problems)
+            if v.notes:
+                yield f"{page.mark('cancelled')} job {v.job}"
+                yield from (f"    {human.clean(n)}" for n in v.notes)
         bad = sum(1 for v in self.jobs if not v.ok)
         files, parts = sum(v.files for v in self.jobs), sum(v.parts for v in self.jobs)
         hashed = f"{human.count(files, 'file')} and {human.count(parts, 'table part')}"

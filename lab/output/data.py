@@ -24,21 +24,22 @@ _HEADLINE = b"lab.headline"
 _CONSTANT_FROM = 3  # with fewer rows, that a column is the same everywhere says little
 
 
-def table_lines(page: Page, table: pa.Table, *, most: int = _MOST_ROWS) -> list[str]:
-    """`table` as text; in a pipe all of its columns."""
+def table_lines(page: Page, table: pa.Table, *, most: int = _MOST_ROWS, total: int | None = None) -> list[str]:
+    """`table` as text; in a pipe all of its columns. `total`: how many rows there are, where `table` is their head."""
     if table.num_columns == 0:
         return []
+    total = table.num_rows if total is None else total
     shown = table.slice(0, most)
     names = list(table.column_names) if page.width is None else _by_interest(table)
     texts = {n: [_cell(v) for v in shown.column(n).to_pylist()] for n in names}
-    constant = _constant(texts, table.num_rows) if page.width is not None and table.num_rows <= most else {}
+    constant = _constant(texts, total) if page.width is not None and total <= most else {}
     names = [n for n in names if n not in constant]
     fit = _fit(page, names, texts)
     columns = [Column(n, right=_is_number(table.schema.field(n).type)) for n in fit]
     rows = [[texts[n][r] or "-" for n in fit] for r in range(shown.num_rows)]
     lines = lay_out(page, columns, rows) or ["(no rows)"]
-    if table.num_rows > most:
-        said = f"{table.num_rows - most:,} more rows: choose with --sql, or write all with --format"
+    if total > shown.num_rows:
+        said = f"{total - shown.num_rows:,} more rows: choose with --where or --sql, or write all with --format"
         lines.append(page.paint(said, "dim"))
     if constant:
         lines += _aside(page, "in every row: " + _said_once(constant))

@@ -10,6 +10,7 @@ from typing import Any
 from core.journal.query import Attempt, Job, Part
 from core.live import LiveAttempt
 from core.states import Cause, JobState
+from lab.folded import Folded
 from lab.output import human
 from lab.output.page import Page
 from lab.output.table import Column, fold, lay_out
@@ -36,11 +37,13 @@ class Shown:
 
     Attributes:
         waits: ids of unfinished jobs that it comes after.
+        folded: of a sweep: how its cells are.
     """
 
     job: Job
     live: LiveAttempt | None = None
     waits: Sequence[int] = ()
+    folded: Folded | None = None
 
 
 @dataclass(frozen=True)
@@ -86,19 +89,26 @@ def run_time(job: Job, now: float) -> float | None:
     return (job.ended if job.ended is not None else now) - job.started
 
 
-def note(s: Shown) -> str:
-    """The one thing worth knowing about a job now."""
+def note(s: Shown, *, first: bool = True) -> str:
+    """The one thing worth knowing about a job now. `first`: with the first failure of a sweep."""
     job, live = s.job, s.live
     parts = []
+    if s.folded is not None:
+        from lab.output import sweep
+
+        parts += [sweep.brief(s.folded), sweep.pace(s.folded)]
+        if first and s.folded.first is not None:
+            parts.append("first: " + sweep.failure(s.folded.first))
     if job.wish:
         parts.append(_WISHES.get(job.wish, job.wish))
     if job.attempts > 1 and not (job.reason or "").startswith("attempt "):
         parts.append(f"attempt {job.attempts}")
     if job.state is JobState.RUNNING:
         parts += progress(live)
-    elif job.state is JobState.QUEUED and s.waits:
+    elif job.state in (JobState.QUEUED, JobState.HELD) and s.waits:
         parts.append("after " + ", ".join(map(str, s.waits[:3])) + (", ..." if len(s.waits) > 3 else ""))
-    if job.state is not JobState.SUCCEEDED and job.state is not JobState.RUNNING:
+    told = first and s.folded is not None and s.folded.first is not None and job.state is JobState.FAILED
+    if job.state is not JobState.SUCCEEDED and job.state is not JobState.RUNNING and not told:
         parts.append(why(job))
     if job.undeclared:
         parts.append("read undeclared files")
@@ -110,7 +120,11 @@ def why(job: Job) -> str:
     reason = "" if job.reason == job.state else job.reason or ""
     if job.cause == job.state:
         return reason
-    if not job.cause or job.cause in (Cause.ERROR, Cause.CANCELLED, Cause.DEPENDENCY) or job.cause in reason:
+    if (
+        not job.cause
+        or job.cause in (Cause.ERROR, Cause.CANCELLED, Cause.DEPENDENCY, Cause.MAX_FAILS)
+        or job.cause in reason
+    ):
         return reason or (job.cause or "")
     return f"{job.cause}: {reason}" if reason and reason != job.cause else job.cause
 
@@ -134,11 +148,15 @@ def progress(live: LiveAttempt | None) -> list[str]:
     return out
 
 
-def totals(page: Page, counts: Mapping[JobState, int]) -> str:
-    """`102 jobs: 2 running, 100 succeeded`."""
-    total = sum(counts.values())
+def totals(page: Page, counts: Mapping[JobState, int], cells: Mapping[JobState, int] | None = None) -> str:
+    """`102 jobs: 2 running, 100 succeeded`; with sweeps also how their cells are."""
+    said = [_total(counts, "job")] + ([_total(cells, "cell")] if cells else [])
+    return page.paint("; ".join(said), "dim")
+
+
+def _total(counts: Mapping[JobState, int], word: str) -> str:
     parts = [f"{counts[s]:,} {s}" for s in JobState if counts.get(s)]
-    return page.paint(f"{human.count(total, 'job')}: {', '.join(parts)}", "dim")
+    return f"{human.count(sum(counts.values()), word)}: {', '.join(parts)}"
 
 
 def card(page: Page, c: Card, now: float | None = None) -> list[str]:
@@ -148,58 +166,84 @@ def card(page: Page, c: Card, now: float | None = None) -> list[str]:
     taken = human.span(run_time(job, now))
     head = f"{page.paint(str(job.id), 'head')}  {page.paint(label(job), 'head')}  {page.state(job.state)}"
     lines = [head + (f"  {taken}" if taken else "")]
-    text = note(c.shown)
-    if text:
-        lines += ["    " + line for line in fold(text, (page.width or 10_000) - 4, page, 6)]
-    lines += ["", *_facts(page, c, now)]
+    lines += said(page, note(c.shown))
+    lines += ["", *facts(page, _facts(c, now))]
     if c.attempts:
         lines += ["", *_attempts(page, c, now)]
     if c.parts:
         lines += ["", page.paint("tables", "dim")]
-        lines += [f"    {p.table}  {human.count(p.rows, 'row')}  {human.size(p.bytes)}" for p in c.parts]
+        lines += [f"    {p.table}  {_held(p)}" for p in c.parts]
     return lines
 
 
-def _facts(page: Page, c: Card, now: float) -> list[str]:
-    job, spec = c.shown.job, c.spec
-    needs, limits = spec.get("needs") or {}, spec.get("limits") or {}
-    facts: list[tuple[str, str]] = [("submitted", f"{human.when(job.submitted)} ({human.age(job.submitted, now)} ago)")]
-    if job.params:
-        facts.append(("parameters", human.params(job.params)))
-    facts.append(("key", job.key[:16]))
-    facts.append(("needs", _needs(needs)))
-    if limits.get("time_s"):
-        facts.append(("time limit", human.span(limits["time_s"])))
-    if spec.get("inputs"):
-        facts.append(("inputs", ", ".join(f"{i['name']} ({i['sha256'][:8]})" for i in spec["inputs"])))
-    code = spec.get("code")
-    if code:
-        facts.append(
-            (
-                "code",
-                f"{code['digest'][:12]} from {code['root']}"
-                + (" (edited since its commit)" if code.get("dirty") else ""),
-            )
-        )
-    if job.priority:
-        facts.append(("priority", str(job.priority)))
-    if c.after:
-        facts.append(("after", ", ".join(f"{cond}:{j.id} ({j.state})" for cond, j in c.after)))
-    if c.before:
-        facts.append(("before", ", ".join(f"{j.id} ({j.state})" for _cond, j in c.before[:8])))
-    if job.rerun_of:
-        facts.append(("rerun of", str(job.rerun_of)))
-    if job.tags:
-        facts.append(("tags", ", ".join(job.tags)))
-    if job.note:
-        facts.append(("note", job.note))
+def said(page: Page, text: str) -> list[str]:
+    """A note below the head of a card."""
+    return ["    " + line for line in fold(text, (page.width or 10_000) - 4, page, 6)] if text else []
+
+
+def facts(page: Page, given: Sequence[tuple[str, str]]) -> list[str]:
+    """Lines of `name  text`, folded."""
     room = (page.width or 10_000) - 16
     out = []
-    for name, text in facts:
+    for name, text in given:
+        if not text:
+            continue
         first, *rest = fold(human.clean(text), room, page, 4)
-        out.append(f"    {page.paint(name.ljust(10), 'dim')}  {first}")
+        out.append(f"    {page.paint(human.clean(name)[:10].ljust(10), 'dim')}  {first}")
         out += [" " * 16 + line for line in rest]
     return out
+
+
+def when_and_what(job: Job, now: float) -> list[tuple[str, str]]:
+    out = [("submitted", f"{human.when(job.submitted)} ({human.age(job.submitted, now)} ago)")]
+    if job.params:
+        out.append(("parameters", human.params(job.params)))
+    return out
+
+
+def of_spec(job: Job, spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Key, needs, limits, inputs, code."""
+    needs, limits = spec.get("needs") or {}, spec.get("limits") or {}
+    out: list[tuple[str, str]] = [("key", job.key[:16]), ("needs", _needs(needs))]
+    if limits.get("time_s"):
+        out.append(("time limit", human.span(limits["time_s"])))
+    if spec.get("inputs"):
+        out.append(("inputs", ", ".join(f"{i['name']} ({i['sha256'][:8]})" for i in spec["inputs"])))
+    code = spec.get("code")
+    if code:
+        edited = " (edited since its commit)" if code.get("dirty") else ""
+        out.append(("code", f"{code['digest'][:12]} from {code['root']}{edited}"))
+    return out
+
+
+def relations(job: Job, after: Sequence[tuple[str, Job]], before: Sequence[tuple[str, Job]]) -> list[tuple[str, str]]:
+    """What it has to do with other jobs, and what the user said of it."""
+    out: list[tuple[str, str]] = []
+    if job.priority:
+        out.append(("priority", str(job.priority)))
+    if after:
+        out.append(("after", ", ".join(f"{cond}:{j.id} ({j.state})" for cond, j in after)))
+    if before:
+        out.append(("before", ", ".join(f"{j.id} ({j.state})" for _cond, j in before[:8])))
+    if job.rerun_of:
+        out.append(("rerun of", str(job.rerun_of)))
+    if job.tags:
+        out.append(("tags", ", ".join(job.tags)))
+    if job.note:
+        out.append(("note", job.note))
+    return out
+
+
+def _facts(c: Card, now: float) -> list[tuple[str, str]]:
+    job = c.shown.job
+    of = [("sweep", f"{job.sweep}, cell {job.sweep}.{job.id - job.sweep}")] if job.sweep is not None else []
+    return [*when_and_what(job, now), *of, *of_spec(job, c.spec), *relations(job, c.after, c.before)]
+
+
+def _held(part: Part) -> str:
+    if part.first == part.last:
+        return f"{human.count(part.rows, 'row')}  {human.size(part.bytes)}"
+    return "in a part with those of other jobs"
 
 
 def _needs(needs: Mapping[str, Any]) -> str:
@@ -259,7 +303,12 @@ def job_json(s: Shown) -> dict[str, Any]:
         "undeclared": job.undeclared,
         "rerun_of": job.rerun_of,
         "waits_for": list(s.waits),
+        "sweep": job.sweep,
     }
+    if s.folded is not None:
+        from lab.output import sweep
+
+        body["cells"] = sweep.folded_json(s.folded)
     if live is not None:
         body["live"] = {
             "phase": live.phase,

@@ -10,22 +10,26 @@ from typing import Any
 from core.journal.query import Job
 from core.live import LiveAttempt
 from core.states import JobState
+from lab.folded import Folded
 from lab.output import human
 from lab.output import job as look
+from lab.output import sweep as sweeps
 from lab.output.faces import Face
 from lab.output.page import Page
 
 Live = Mapping[tuple[int, int], LiveAttempt]
+Sweeps = Mapping[int, Folded]
 
 _MOST_BARS = 6
 _BAR, _LABEL = 20, 26
+_COUNTS_S = 10.0  # how often a pipe is told how far a sweep is
 
 
 class Follower(ABC):
     """Told of every change; shows it somehow."""
 
     @abstractmethod
-    def update(self, jobs: Sequence[Job], live: Live) -> None: ...
+    def update(self, jobs: Sequence[Job], live: Live, folded: Sweeps) -> None: ...
 
     def close(self) -> None:  # noqa: B027
         """Leave the terminal as it was."""
@@ -43,7 +47,7 @@ def follower(out: Face, count: int) -> Follower:
 
 
 class _Silent(Follower):
-    def update(self, jobs: Sequence[Job], live: Live) -> None:
+    def update(self, jobs: Sequence[Job], live: Live, folded: Sweeps) -> None:
         pass
 
 
@@ -53,8 +57,9 @@ class _Lines(Follower):
     def __init__(self, out: Face) -> None:
         self._out = out
         self._known: dict[int, tuple[JobState, int]] = {}
+        self._told: dict[int, tuple[float, str]] = {}
 
-    def update(self, jobs: Sequence[Job], live: Live) -> None:
+    def update(self, jobs: Sequence[Job], live: Live, folded: Sweeps) -> None:
         for job in jobs:
             state = (job.state, job.attempts)
             if self._known.get(job.id) != state and not job.state.terminal:
@@ -62,6 +67,17 @@ class _Lines(Follower):
                 where = f" on {job.lane}" if job.lane else ""
                 again = f" (attempt {job.attempts})" if job.attempts > 1 else ""
                 self._out.remark(f"{job.id}  {job.state}{where}{again}")
+            if job.id in folded and not job.state.terminal:
+                self._counts(job, folded[job.id])
+
+    def _counts(self, job: Job, f: Folded) -> None:
+        at, before = self._told.get(job.id, (time.monotonic(), ""))
+        said = sweeps.brief(f)
+        if job.id not in self._told or (said != before and time.monotonic() - at >= _COUNTS_S):
+            if job.id in self._told:
+                left = sweeps.pace(f)
+                self._out.remark(f"{job.id}  {said}" + (f"; {left}" if left else ""))
+            self._told[job.id] = (time.monotonic(), said)
 
 
 class _Bars(Follower):
@@ -82,7 +98,7 @@ class _Bars(Follower):
         self._tasks: dict[int, Any] = {}
         self._progress.start()
 
-    def update(self, jobs: Sequence[Job], live: Live) -> None:
+    def update(self, jobs: Sequence[Job], live: Live, folded: Sweeps) -> None:
         done = sum(1 for j in jobs if j.state.terminal)
         if self._all is not None:
             running = sum(1 for j in jobs if j.state is JobState.RUNNING)
@@ -97,7 +113,16 @@ class _Bars(Follower):
                 self._tasks[job.id] = self._progress.add_task(
                     f"{job.id} {look.label(job)}"[:_LABEL], total=None, said=""
                 )
-            self._one(job, live.get((job.id, job.attempts)))
+            if job.id in folded:
+                self._sweep(job, folded[job.id])
+            else:
+                self._one(job, live.get((job.id, job.attempts)))
+
+    def _sweep(self, job: Job, f: Folded) -> None:
+        parts = [] if job.state is JobState.RUNNING else [str(job.state)]
+        parts += [p for p in (sweeps.brief(f), sweeps.pace(f)) if p]
+        said = self._fit(", ".join(parts))
+        self._progress.update(self._tasks[job.id], total=f.total, completed=f.ended, said=said)
 
     def _one(self, job: Job, live: LiveAttempt | None) -> None:
         parts = [str(job.state) + (f" on {job.lane}" if job.lane else "")]

@@ -52,6 +52,38 @@ CASES = {
     "unknown command": ("sumbit toy", Exit.BAD_INPUT, ["sumbit", "did you mean `lab submit`"]),
     "no command": ("lane", Exit.BAD_INPUT, ["missing command"]),
     "no home": ("status", Exit.NOT_FOUND, ["no lab home"]),
+    "unknown axis": ("submit toy --grid alhpa=1,2", Exit.BAD_INPUT, ["axis `alhpa`", "did you mean `alpha`"]),
+    "axis of a wrong type": ("submit toy --grid alpha=1,many", Exit.BAD_INPUT, ["axis `alpha`", "many", "number"]),
+    "axis out of range": ("submit toy --grid alpha=0:1:0.5", Exit.BAD_INPUT, ["axis `alpha`", "0", "greater than 0"]),
+    "axis and parameter": ("submit toy --set alpha=1 --grid alpha=1,2", Exit.BAD_INPUT, ["`alpha`", "both"]),
+    "axis without values": ("submit toy --grid alpha=", Exit.BAD_INPUT, ["--grid alpha", "no value"]),
+    "value twice": ("submit toy --grid alpha=1,2,1", Exit.BAD_INPUT, ["axis `alpha` has 1 twice"]),
+    "range without end": ("submit toy --grid alpha=1:9:-1", Exit.BAD_INPUT, ["--grid alpha", "lead away from 9"]),
+    "odd range of an axis": ("submit toy --grid alpha=0:1", Exit.BAD_INPUT, ["--grid alpha", "first:last:step"]),
+    "uneven zip": (
+        "submit toy --grid alpha=1,2 --grid label=a,b,c --zip alpha,label",
+        Exit.BAD_INPUT,
+        ["equally many", "`alpha` has 2", "`label` has 3"],
+    ),
+    "unknown zip": ("submit toy --grid alpha=1,2 --zip alpha,lable", Exit.BAD_INPUT, ["zip names `lable`"]),
+    "unknown exclude": ("submit toy --grid alpha=1,2 --exclude label=a", Exit.BAD_INPUT, ["exclude names `label`"]),
+    "all excluded": ("submit toy --grid alpha=1 --exclude alpha=1", Exit.BAD_INPUT, ["every cell", "excluded"]),
+    "too many cells": (
+        "submit toy --grid alpha=1..2000 --grid label=1..2000",
+        Exit.BAD_INPUT,
+        ["4,000,000 cells", "1,000,000"],
+    ),
+    "limit without axis": ("submit toy --at-once 3", Exit.BAD_INPUT, ["--at-once", "--grid"]),
+    "zip without axis": ("submit toy --zip a,b", Exit.BAD_INPUT, ["--zip", "--grid"]),
+    "odd limit": ("submit toy --grid alpha=1,2 --at-once 0", Exit.BAD_INPUT, ["--at-once", "0"]),
+    "placeholder nowhere": ("submit command --grid lr=1,2 -- python train.py", Exit.BAD_INPUT, ["`lr`", "{lr}"]),
+    "file without grid": ("submit --sweep circle.yaml", Exit.BAD_INPUT, ["circle.yaml:1", "one sweep", "--file"]),
+    "sweep file of another kind": ("submit --sweep sweep.yaml", Exit.BAD_INPUT, ["sweep.yaml:1", "no `grid`"]),
+    "sweep and kind": ("submit toy --sweep sweep.yaml", Exit.BAD_INPUT, ["--sweep", "own options"]),
+    "axis of a file": ("submit --file axis.yaml", Exit.BAD_INPUT, ["axis.yaml:4", "axis `alpha` has no value"]),
+    "axis of a file, of a wrong type": ("submit --file wrong.yaml", Exit.BAD_INPUT, ["wrong.yaml:2", "axis `alpha`"]),
+    "failed of what": ("rerun --failed", Exit.NOT_FOUND, ["no lab home"]),
+    "odd cell": ("status 17.x", Exit.BAD_INPUT, ["'17.x'", "17.3"]),
     "odd id": ("status seven", Exit.BAD_INPUT, ["'seven'", "17"]),
     "odd range": ("cancel 9-3", Exit.BAD_INPUT, ["9-3", "3-9"]),
     "odd state": ("status --state done", Exit.BAD_INPUT, ["'done'", "succeeded"]),
@@ -69,6 +101,9 @@ def files(shell: Shell) -> Shell:  # noqa: F811
     (shell.cwd / "circle.yaml").write_text(CIRCLE)
     (shell.cwd / "broken.yaml").write_text("jobs:\n  - kind: [toy\n")
     (shell.cwd / "unknown.yaml").write_text("jobs:\n  - {kind: toy, corse: 2}\n")
+    (shell.cwd / "sweep.yaml").write_text("kind: toy\n")
+    (shell.cwd / "axis.yaml").write_text("- kind: toy\n- kind: toy\n  grid:\n    alpha: []\n")
+    (shell.cwd / "wrong.yaml").write_text("- kind: toy\n- {kind: toy, grid: {alpha: [1, x]}}\n")
     # A mistake here would start a controller: it must be seen, not prevented.
     del shell.env["LAB_NO_START"]
     return shell

@@ -89,7 +89,7 @@ def test_down_without_a_controller(home: Home, capsys: pytest.CaptureFixture[str
     assert main.main(["down"]) == 0
     shown = capsys.readouterr().out
     assert "The controller was not running." in shown
-    assert "1 attempt goes on: 8.1" in shown
+    assert "1 attempt goes on: job 8" in shown
 
 
 def test_init_makes_a_file_that_works_and_keeps_one_that_is_there(shell: Shell) -> None:  # noqa: F811

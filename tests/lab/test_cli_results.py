@@ -141,7 +141,7 @@ def test_compare_names_parts_of_the_key_and_values(home: Home, capsys: pytest.Ca
     assert "parameter alpha: 1.0 in A, 2.0 in B" in shown
     assert "err" in shown
     answer = json.loads(out(capsys, "compare", "1", "2", "--json"))
-    assert answer["schema"] == "lab.compare/1"
+    assert answer["schema"] == "lab.compare/2"
     assert answer["equal"] is False
     assert answer["tables"][0]["columns"][-1]["column"] == "err"
     same = json.loads(out(capsys, "compare", "1", "1", "--json"))

@@ -47,7 +47,7 @@ def test_memory(word: str, mib: int) -> None:
 
 def test_ids_and_ranges() -> None:
     assert arguments.job_ids(["3", "5-7", "6,9"]) == (3, 5, 6, 7, 9)
-    for word in ("x", "1-", "3-1", "0x3", "1-999999999"):
+    for word in ("x", "1-", "3-1", "0x3", "1-999999999", "3.2", "3.", ".2"):
         with pytest.raises(BadInput):
             arguments.job_ids([word])
 

@@ -91,6 +91,17 @@ def test_the_same_file_again_is_answered(home: Home, here: Path, toy: Path) -> N
             2,
             "two jobs are called 'a'",
         ),
+        ("- kind: toy\n  zip: [a, b]\n", 2, "`zip` without `grid`"),
+        ("- kind: toy\n  grid: [1]\n", 2, "`grid` must be a mapping"),
+        ("- kind: toy\n  grid:\n    alpha: {a: 1}\n", 3, "axis `alpha` must be a list of values"),
+        ("- kind: toy\n  grid:\n    alpha: 0:1:0\n", 3, "the step of 0:1:0 is 0"),
+        ("- kind: toy\n  grid: {alpha: [1, 1]}\n", 2, "axis `alpha` has 1 twice"),
+        ("- kind: toy\n  grid: {alpha: [1]}\n  exclude: [alpha]\n", 3, "an exclude must be a mapping"),
+        ("- kind: toy\n  grid: {alpha: [1]}\n  exclude: {alpha: 1}\n", 3, "`exclude` must be a list"),
+        ("- kind: toy\n  grid: {alpha: [1]}\n  zip: [[alpha, 1]]\n", 3, "`zip` names axes"),
+        ("- kind: toy\n  grid: {alpha: [1]}\n  at_once: many\n", 3, "`at_once` must be a whole number"),
+        ("- kind: toy\n- kind: toy\n  grid: {alpha: [1]}\n  at_once: 0\n", 2, "--at-once is 0"),
+        ("- kind: toy\n- kind: toy\n  max_fails: 1\n", 2, "--max-fails is for sweeps"),
     ],
 )
 def test_refusals_name_file_and_line(home: Home, here: Path, toy: Path, text: str, line: int, words: str) -> None:

@@ -19,6 +19,7 @@ from core.home import Home
 from core.journal import Event, Journal, Role, query
 from core.rundir import seal
 from core.states import EventKind as K
+from core.states import JobState
 from core.tables import append_part
 
 SOURCE = """
@@ -62,6 +63,28 @@ class Program(Kind):
 
 class Liar(Toy):
     name = "another"
+
+class Quick(Toy):
+    name = "quick"
+    pooled = True
+
+class StudyParams(Params):
+    seeds: int = Field(2, ge=1)
+    twice: bool = False
+
+class Dag(Kind):
+    name = "dag"
+    summary = "a study of toys"
+    Params = StudyParams
+
+    def study(self, params):
+        from core.study import Study
+        s = Study("dag")
+        base = s.job("toy", {"alpha": 9}, name="base")
+        many = s.sweep("toy", grid={"alpha": range(1, params.seeds + 1)}, after=[base], at_once=2, name="many")
+        end = ("dag", {}) if params.twice else ("toy", {"label": "end"})
+        s.job(*end, after=[s.any(many)], name="end")
+        return s
 """
 
 
@@ -74,10 +97,62 @@ def register(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sys.modules.pop("toymodule", None)
     importlib.invalidate_caches()
     classes = {"toy": "Toy", "needy": "Needy", "program": "Program", "liar": "Liar", "broken": "Missing"}
+    classes |= {"quick": "Quick", "dag": "Dag"}
     points = {name: EntryPoint(name, f"toymodule:{cls}", core.kind.GROUP) for name, cls in classes.items()}
     monkeypatch.setattr(core.kind, "entry_points", lambda: points)
     monkeypatch.setattr("lab.planning.entry_points", lambda: points)
     return file
+
+
+def open_sweep(home: Home, sweep_id: int) -> None:
+    """What the controller does when all that a sweep waits for has ended."""
+    with Journal.open(home, Role.CONTROLLER) as journal, journal.transaction() as tx:
+        tx.append(K.SWEEP_OPENED, job=sweep_id)
+
+
+def end_sweep(home: Home, sweep_id: int) -> None:
+    """What the controller does when all cells of a sweep have ended."""
+    with Journal.open(home, Role.CONTROLLER) as journal:
+        counts = query.sweep_counts(journal.conn, sweep_id)
+        good = set(counts) == {JobState.SUCCEEDED}
+        end = {"state": "succeeded", "cause": "ok", "reason": ""}
+        if not good:
+            failed = counts.get(JobState.FAILED, 0)
+            end = {"state": "failed", "cause": "error", "reason": f"{failed} of {sum(counts.values())} cells failed"}
+        with journal.transaction() as tx:
+            tx.append(K.JOB_ENDED, job=sweep_id, data=end)
+
+
+def place(home: Home, job_id: int) -> None:
+    """Put a job onto the lane, and leave it there."""
+    with Journal.open(home, Role.CONTROLLER) as journal, journal.transaction() as tx:
+        tx.append(K.PLACED, job=job_id, attempt=1, lane="local", data={"nonce": "x", "grant": {"cores": 1}})
+
+
+def batch(home: Home, first: int, last: int, *, failed: Mapping[int, str] | None = None, log: str = "") -> str:
+    """Do with pooled cells what the pool does: one batch, its folder, its log with a slice for each cell."""
+    failed = failed or {}
+    folder = home.batches / f"{first}-00c0ffee"
+    folder.mkdir(parents=True)
+    with (folder / "log.txt").open("w") as text, (folder / "log.idx").open("w") as index:
+        for job in range(first, last + 1):
+            start = text.tell()
+            text.write(log.format(job=job))
+            if text.tell() > start:
+                index.write(json.dumps({"job": job, "from": start, "to": text.tell()}) + "\n")
+    (folder / "manifest.json").write_text("{}\n")
+    good = [[i, i, 1] for i in range(first, last + 1) if i not in failed]
+    with Journal.open(home, Role.CONTROLLER) as journal, journal.transaction() as tx:
+        placed = {"dir": folder.name, "nonce": "00c0ffee", "grant": {"cores": 1}, "cells": [[first, last, 1]]}
+        seq = tx.append(K.BATCH_PLACED, lane="local", data=placed)
+        for job, message in failed.items():
+            end = {"batch": seq, "state": "failed", "cause": "error", "message": message, "seconds": 0.1}
+            end |= {"to": "failed", "reason": message, "undeclared": []}
+            tx.append(K.CELL_ENDED, job=job, attempt=1, lane="local", data=end)
+        done = {"batch": seq, "seconds": 1.0, "cause": "ok", "reason": "", "ok": good, "back": [], "parts": []}
+        done["manifest"] = sha256_file(folder / "manifest.json")
+        tx.append(K.BATCH_ENDED, lane="local", data=done)
+    return folder.name
 
 
 def finish(

@@ -1,0 +1,47 @@
+"""What of many jobs is there already, asked for all of them at once: the work for a miss is a share of one query."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from core.home import Home
+from lab.answers import answers_for
+
+
+@dataclass
+class Found:
+    """By key.
+
+    Attributes:
+        done: the finished job whose results stand.
+        live: the job that is under way.
+        why: a finished job that does not answer, and why not.
+    """
+
+    done: dict[str, int] = field(default_factory=dict)
+    live: dict[str, int] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
+
+    def get(self, key: str) -> int | None:
+        return self.done.get(key) or self.live.get(key)
+
+
+def look_up(home: Home, conn: sqlite3.Connection, keys: Sequence[str]) -> Found:
+    """Finished and living jobs with these keys. Only finished ones are looked at more closely."""
+    found = Found()
+    for key, job_id in conn.execute(_LIVE, (json.dumps(list(keys)),)):
+        found.live.setdefault(key, job_id)
+    answers = answers_for(home, conn, keys)
+    found.done, found.why = answers.done, answers.why
+    return found
+
+
+# A cell whose sweep is asked to end, or ends, is not under way.
+_LIVE = """SELECT s.key, s.id FROM json_each(?) k CROSS JOIN job_state s ON s.key = k.value
+    LEFT JOIN job_state w ON w.id = s.sweep
+    WHERE s.cells IS NULL AND s.state IN ('running', 'queued', 'held') AND coalesce(s.wish, '') != 'cancel'
+        AND coalesce(w.wish, '') != 'cancel' AND coalesce(w.state, '') != 'cancelling'
+    ORDER BY s.id"""
