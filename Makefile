@@ -45,6 +45,9 @@ check: lint types test  ## what CI runs
 
 bench: $(READY)  ## ratios against named peers, on this machine
 	$(BIN)/python -m benchmarks.spine
+	$(BIN)/python -m benchmarks.dispatch
+	$(BIN)/python -m benchmarks.results
+	$(BIN)/python -m benchmarks.top
 
 clean:           ## remove what setup made (never a home)
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -74,6 +74,23 @@ def ray_call() -> Iterator[Run]:
 
 
 @contextlib.contextmanager
+def ray_one_task() -> Iterator[Run]:
+    """One bare Ray task after the other, on a worker that is warm; seconds for all of them."""
+    with _ray() as ray:
+        task = ray.remote(num_cpus=1)(cell)
+
+        def run(cells: int) -> float:
+            began = time.perf_counter()
+            results = [ray.get(task.remote(n)) for n in range(cells)]
+            took = time.perf_counter() - began
+            check(results, cells)
+            return took
+
+        run(50)
+        yield run
+
+
+@contextlib.contextmanager
 def ray_batched() -> Iterator[Run]:
     """Ray tasks of many cells each, as one would write it by hand for speed."""
     with _ray() as ray:
@@ -163,6 +180,7 @@ PEERS = {
     "Ray tasks of 512 cells": ray_batched,
     "Dask": dask,
     "HyperQueue (a process each)": hyperqueue,
+    "a bare Ray task": ray_one_task,
     "a bare Ray actor call": ray_call,
 }
 

@@ -147,7 +147,8 @@ class Kind:
     def tables(self) -> dict[str, pa.Schema]:
         """Arrow schemas of the result tables, without job, attempt, lane and key (the head adds those).
 
-        The schema metadata `lab.headline` (column names with commas between) says which a person sees first.
+        The schema metadata `lab.headline` (column names with commas between) says which a person sees first;
+        `lab.plot` (COLUMN=VALUE) which rows a figure shows unless it is told.
         """
         return {}
 

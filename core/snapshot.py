@@ -249,6 +249,9 @@ def _refuse_large(root: Path, found: _Found) -> None:
 def _store(home: Home, listing: Listing) -> bool:
     """Write `listing` under its digest. False when a file was no longer what was listed."""
     final = store_path(home, listing.store)
+    # Looks young from now on: retention leaves it alone until the job that is to name it is in the journal.
+    with contextlib.suppress(OSError):
+        os.utime(final)
     if _is_whole(final, listing):
         return True
     home.code.mkdir(parents=True, exist_ok=True)

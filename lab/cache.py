@@ -29,10 +29,15 @@ class Found:
         return self.done.get(key) or self.live.get(key)
 
 
-def look_up(home: Home, conn: sqlite3.Connection, keys: Sequence[str]) -> Found:
-    """Finished and living jobs with these keys. Only finished ones are looked at more closely."""
+def look_up(home: Home, conn: sqlite3.Connection, keys: Sequence[str], *, sure: bool = False) -> Found:
+    """Finished and living jobs with these keys. Only finished ones are looked at more closely.
+
+    Args:
+        sure: of living ones only those that nobody holds, that wait for no other, and that no failure of others stops:
+            a sweep that borrows a cell shares its fate.
+    """
     found = Found()
-    for key, job_id in conn.execute(_LIVE, (json.dumps(list(keys)),)):
+    for key, job_id in conn.execute(_LIVE.format(_SURE if sure else ""), (json.dumps(list(keys)),)):
         found.live.setdefault(key, job_id)
     answers = answers_for(home, conn, keys)
     found.done, found.why = answers.done, answers.why
@@ -43,5 +48,9 @@ def look_up(home: Home, conn: sqlite3.Connection, keys: Sequence[str]) -> Found:
 _LIVE = """SELECT s.key, s.id FROM json_each(?) k CROSS JOIN job_state s ON s.key = k.value
     LEFT JOIN job_state w ON w.id = s.sweep
     WHERE s.cells IS NULL AND s.state IN ('running', 'queued', 'held') AND coalesce(s.wish, '') != 'cancel'
-        AND coalesce(w.wish, '') != 'cancel' AND coalesce(w.state, '') != 'cancelling'
+        AND coalesce(w.wish, '') != 'cancel' AND coalesce(w.state, '') != 'cancelling' {}
     ORDER BY s.id"""
+_SURE = """AND s.state != 'held' AND s.wish IS NULL AND coalesce(w.state, '') != 'held' AND w.wish IS NULL
+    AND NOT EXISTS (SELECT 1 FROM dep d JOIN job_state u ON u.id = d.needs
+                    WHERE d.job IN (s.id, coalesce(w.id, s.id)) AND u.ended IS NULL)
+    AND NOT (s.state = 'queued' AND EXISTS (SELECT 1 FROM sweep p WHERE p.id = w.id AND p.max_fails IS NOT NULL))"""

@@ -1,30 +1,22 @@
-"""`lab verify` and `lab fetch`: are the bytes still those that were committed, and taking them elsewhere."""
+"""What jobs left behind as evidence, and `lab verify`: are the bytes still those that were committed?"""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from core.digests import Digests
-from core.errors import BadInput, DiskFull, JobFailed, NotFound
-from core.fsio import no_space, read_json, safe_join, sha256_file
+from core.fsio import read_json, safe_join, sha256_file
 from core.home import Home
 from core.journal import query
 from core.journal.query import Attempt, Job
-from core.rundir import RunDir, verify_manifest
+from core.rundir import verify_manifest
 from core.states import AttemptState
 from core.tables import Jobs, live_parts, part_problem
 from core.tables.select import chosen
 from lab.output import human
-
-# What `fetch` takes unless asked for everything.
-_RESULTS = ("artifacts/", "results/")
 
 
 @dataclass(frozen=True)
@@ -47,15 +39,6 @@ class Verified:
     @property
     def ok(self) -> bool:
         return not self.problems
-
-
-@dataclass(frozen=True)
-class Fetched:
-    job: int
-    attempt: int | None
-    folder: Path
-    files: tuple[str, ...]
-    bytes: int
 
 
 @dataclass(frozen=True)
@@ -83,43 +66,6 @@ def verify(home: Home, conn: sqlite3.Connection, ids: Sequence[int]) -> list[Ver
     with Digests(None) as digests:
         check = _Check(home, conn, digests)
         return [check.job(job_id) for job_id in ids]
-
-
-def fetch(home: Home, conn: sqlite3.Connection, job_id: int, dest: Path, *, everything: bool = False) -> Fetched:
-    """Copy artifacts and results of a job to the new folder `dest`, each byte checked on the way.
-
-    Of cells that ran in batches the rows come as Parquet, with their part of the batch's log; of a sweep all of them.
-
-    Args:
-        everything: all that was sealed: log, metrics, checkpoints, environment too.
-
-    Raises:
-        NotFound: unknown id, or nothing was committed.
-        BadInput: `dest` exists already: nothing is ever overwritten.
-        JobFailed: a file is not what was sealed; `dest` is not made.
-    """
-    job = query.job(conn, job_id)
-    when = discarded_at(conn, job_id)
-    if when is not None:
-        raise NotFound(
-            f"the results of job {job_id} were discarded on {human.when(when)} by `lab gc`",
-            hint=f"`lab rerun {job_id}` makes them again",
-        )
-    attempt = None if job.is_sweep else sealed_attempt(home, conn, job_id)
-    if attempt is None and not job.is_sweep:
-        raise NotFound(f"job {job_id} has nothing to fetch: it is {job.state}", hint=f"see `lab explain {job_id}`")
-    with _new_folder(dest) as (final, tmp):
-        take = _Take(home, conn, tmp, everything)
-        if job.is_sweep:
-            take.sweep(job)
-        elif attempt is not None and attempt.batch is not None:
-            take.cell(job, attempt)
-        elif attempt is not None:
-            take.run(home.run_dir(job_id, attempt.n), attempt, "")
-        if not take.files:
-            raise NotFound(f"job {job_id} has nothing to fetch: it is {job.state}", hint=f"see `lab status {job_id}`")
-    names = tuple(sorted(n for n in take.files if n != "manifest.json"))
-    return Fetched(job_id, attempt.n if attempt else None, final, names, take.bytes)
 
 
 def sealed_attempt(home: Home, conn: sqlite3.Connection, job_id: int) -> Attempt | None:
@@ -150,9 +96,33 @@ _BATCHES = """SELECT b.dir, e.data ->> '$.manifest', d.at
         AND instr(d.what, '"batch ' || b.dir || '"')
     ORDER BY b.seq"""
 
-# Succeeded jobs in a range that ran by themselves.
+
+def batch_discarded(conn: sqlite3.Connection, name: str) -> float | None:
+    """When retention removed the folder of a batch."""
+    row = conn.execute(_BATCH_GONE, (name,)).fetchone()
+    return float(row[0]) if row else None
+
+
+def plain_cells(conn: sqlite3.Connection, first: int, last: int) -> list[int]:
+    """Jobs from `first` to `last` that succeeded and ran by themselves."""
+    return [int(r[0]) for r in conn.execute(_PLAIN, (first, last))]
+
+
+_BATCH_GONE = """SELECT d.at FROM batch b JOIN event p ON p.seq = b.seq
+    JOIN discarded d ON d.job = p.data ->> '$.cells[0][0]' AND d.attempt = p.data ->> '$.cells[0][2]'
+        AND instr(d.what, '"batch ' || b.dir || '"')
+    WHERE b.dir = ?"""
 _PLAIN = """SELECT a.id / 4096 FROM attempt_state a WHERE a.id BETWEEN ? * 4096 AND ? * 4096 + 4095
     AND a.state = 'succeeded' AND a.placed NOT IN (SELECT seq FROM batch) ORDER BY a.id"""
+
+
+def listed(manifest: Path) -> dict[str, tuple[str, int]] | None:
+    """Name -> (digest, bytes), as a manifest says it; None when it cannot be read."""
+    found = read_json(manifest)
+    try:
+        return {str(name): (str(v[0]), int(v[1])) for name, v in found["files"].items()}
+    except (TypeError, KeyError, AttributeError, ValueError, IndexError):
+        return None
 
 
 class _Check:
@@ -194,7 +164,7 @@ class _Check:
         for first, last in jobs.spans:
             n, wrong, said = self._batches(first, last)
             files, problems, notes = files + n, problems + wrong, notes + said
-            for (cell,) in self._conn.execute(_PLAIN, (first, last)).fetchall():
+            for cell in plain_cells(self._conn, first, last):
                 attempt = sealed_attempt(self._home, self._conn, cell)
                 if attempt is not None and discarded_at(self._conn, cell) is None:
                     n, wrong = self._run(attempt)
@@ -204,6 +174,8 @@ class _Check:
             notes.append(f"the results of {human.count(gone, 'cell')} were discarded by `lab gc`")
         parts = live_parts(self._conn, None, jobs)
         problems += self._of_parts(parts)
+        if not (files or parts or problems or notes):
+            problems.append(f"sweep {sweep.id} is {sweep.state}: there is nothing sealed to verify")
         return Verified(sweep.id, None, files, len(parts), tuple(problems), tuple(notes))
 
     def _of_parts(self, parts: Sequence[query.Part]) -> list[str]:
@@ -246,175 +218,16 @@ class _Check:
         problems = []
         if sha256_file(path) != batch.manifest:
             problems.append(f"{path} is not the one that was committed")
-        listed = _listed(path)
-        if listed is None:
+        names = listed(path)
+        if names is None:
             return 0, [*problems, f"{path} cannot be read"]
-        for name, (want, size) in listed.items():
+        for name, (want, size) in names.items():
             full = safe_join(folder, name)
             if not full.is_file():
                 problems.append(f"{full}: missing ({size} bytes were sealed)")
             elif sha256_file(full) != want:
                 problems.append(f"{full}: the bytes differ from what was sealed")
-        return len(listed), problems
+        return len(names), problems
 
 
 _GONE = "SELECT count(*) FROM discarded WHERE job BETWEEN ? AND ? AND attempt = 0"
-
-
-@dataclass
-class _Take:
-    """Copies into a folder that is not there yet."""
-
-    home: Home
-    conn: sqlite3.Connection
-    target: Path
-    everything: bool
-    files: list[str] = field(default_factory=list)
-    bytes: int = 0
-
-    def sweep(self, sweep: Job) -> None:
-        jobs = chosen(self.conn, [sweep.id])
-        self._rows(jobs, sweep)
-        for first, last in jobs.spans:
-            for batch in batch_folders(self.conn, first, last):
-                self._batch(batch, ("log.txt", "log.idx"), f"batches/{batch.dir}/")
-            for (cell,) in self.conn.execute(_PLAIN, (first, last)).fetchall():
-                attempt = sealed_attempt(self.home, self.conn, cell)
-                if attempt is not None and discarded_at(self.conn, cell) is None:
-                    self.run(self.home.run_dir(cell, attempt.n), attempt, f"cells/{cell}/")
-
-    def cell(self, job: Job, attempt: Attempt) -> None:
-        from lab.batchlog import Slices, where
-
-        self._rows(Jobs.of([job.id]), job)
-        for batch in batch_folders(self.conn, job.id, job.id):
-            if self.everything:
-                self._batch(batch, (), "batch/")
-            else:
-                self._batch(batch, ("log.txt", "log.idx"), None)
-        found = where(self.home, self.conn, job, attempt.n)
-        text = found.read() if isinstance(found, Slices) else b""
-        if text:
-            (self.target / "log.txt").write_bytes(text)
-            self._took("log.txt", len(text))
-
-    def run(self, run: RunDir, attempt: Attempt, below: str) -> None:
-        manifest = _manifest(run, attempt)
-        wanted = {n: v for n, v in manifest.items() if self.everything or n.startswith(_RESULTS)}
-        for name, want in wanted.items():
-            self._took(below + name, _copy(run.path, self.target / below, name, want))
-        (self.target / below).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run.manifest, self.target / below / "manifest.json")
-        self._took(f"{below}manifest.json", 0)
-
-    def _rows(self, jobs: Jobs, job: Job) -> None:
-        from core.tables import Choice, stream, tables_of
-        from lab import axes, exports
-
-        names = axes.axes_of(self.conn, [job.id]) if job.is_sweep else ()
-        beside = axes.parameter_table(self.conn, jobs, names) if names else None
-        for table in tables_of(self.conn, jobs):
-            notes: list[str] = []
-            path = self.target / "results" / f"{table}.parquet"
-            path.parent.mkdir(exist_ok=True)
-            with stream(self.home, self.conn, Choice(table, jobs, beside, first=names), warnings=notes) as rows:
-                if notes:
-                    raise JobFailed(notes[0], hint="`lab verify` says more; nothing was fetched")
-                with path.open("xb") as out:
-                    count = exports.write(rows, "parquet", out)
-            if not count and not job.is_sweep:
-                path.unlink()  # a part of many jobs spans ids that have no rows in it
-            else:
-                self._took(f"results/{table}.parquet", path.stat().st_size)
-
-    def _batch(self, batch: BatchFolder, names: Sequence[str], below: str | None) -> None:
-        """Copy files of a batch, all if none is named; `below` None: only check them."""
-        if batch.discarded is not None or batch.manifest is None:
-            return
-        folder = self.home.batches / batch.dir
-        path = folder / "manifest.json"
-        listed = _listed(path) if path.is_file() and sha256_file(path) == batch.manifest else None
-        if listed is None:
-            raise JobFailed(
-                f"{path} is not the one that was committed", hint="`lab verify` says more; nothing was fetched"
-            )
-        for name, want in listed.items():
-            if names and name not in names and not self.everything:
-                continue
-            if below is None:
-                if not (folder / name).is_file() or sha256_file(folder / name) != want[0]:
-                    raise _differs(folder / name)
-            elif want[1]:
-                self._took(below + name, _copy(folder, self.target / below, name, want))
-
-    def _took(self, name: str, size: int) -> None:
-        self.files.append(name)
-        self.bytes += size
-
-
-@contextmanager
-def _new_folder(dest: Path) -> Iterator[tuple[Path, Path]]:
-    """(where it will be, where to put things): there whole or not at all."""
-    dest = Path(os.path.abspath(dest))
-    if dest.is_symlink() or (dest.exists() and not (dest.is_dir() and not any(dest.iterdir()))):
-        raise BadInput(f"{dest} is there already", hint="name a new folder: nothing is overwritten")
-    tmp = dest.parent / f".{dest.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
-    try:
-        dest.parent.mkdir(parents=True, exist_ok=True)
-        tmp.mkdir()
-        yield dest, tmp
-        tmp.rename(dest)
-    except OSError as error:
-        if no_space(error):
-            raise DiskFull(f"the disk of {dest.parent} is full: nothing was fetched", hint="free some space") from error
-        raise BadInput(f"{dest} cannot be made: {error.strerror}", hint="name another folder") from error
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
-
-
-def _manifest(run: RunDir, attempt: Attempt) -> dict[str, tuple[str, int]]:
-    if attempt.manifest is not None and (not run.manifest.is_file() or sha256_file(run.manifest) != attempt.manifest):
-        raise JobFailed(
-            f"the manifest of job {attempt.job} is not the one that was committed",
-            hint=f"see `lab verify {attempt.job}`",
-        )
-    listed = _listed(run.manifest)
-    if listed is None:
-        raise JobFailed(f"{run.manifest} cannot be read", hint=f"see `lab verify {attempt.job}`")
-    return listed
-
-
-def _listed(manifest: Path) -> dict[str, tuple[str, int]] | None:
-    """Name -> (digest, bytes), as a manifest says it; None when it cannot be read."""
-    found = read_json(manifest)
-    try:
-        return {str(name): (str(v[0]), int(v[1])) for name, v in found["files"].items()}
-    except (TypeError, KeyError, AttributeError, ValueError, IndexError):
-        return None
-
-
-def _copy(folder: Path, target: Path, name: str, want: tuple[str, int]) -> int:
-    """Copy one sealed file, hashing the very bytes that are copied."""
-    source, copy = safe_join(folder, name), safe_join(target, name)
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    if want[0].startswith("link:"):
-        if not source.is_symlink() or f"link:{source.readlink()}" != want[0]:
-            raise _differs(source)
-        copy.symlink_to(want[0].removeprefix("link:"))
-        return 0
-    h = hashlib.sha256()
-    try:
-        with source.open("rb") as f, copy.open("xb") as out:
-            while block := f.read(1 << 20):
-                h.update(block)
-                out.write(block)
-    except FileNotFoundError:
-        raise _differs(source) from None
-    if h.hexdigest() != want[0]:
-        raise _differs(source)
-    shutil.copymode(source, copy)
-    return want[1]
-
-
-def _differs(source: Path) -> JobFailed:
-    return JobFailed(f"{source} is not what was sealed", hint="`lab verify` says more; nothing was fetched")

@@ -175,9 +175,10 @@ def _missed(
     """(the nearest earlier run, why it does not answer this job), part by part of the key.
 
     Args:
-        before: only jobs below this id are earlier; None: below its own.
+        before: only jobs below this id are earlier; None: below its own, or its sweep's.
     """
-    before = job.id if before is None else before
+    if before is None:  # that the cells of one sweep differ is no news
+        before = job.sweep if job.sweep is not None else job.id
     if job.rerun_of is not None:
         return job.rerun_of, [f"it runs job {job.rerun_of} again"]
     answer, why = answer_in_cache(home, conn, job.key)

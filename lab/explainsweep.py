@@ -9,6 +9,7 @@ from core.journal import query
 from core.journal.query import Job
 from core.states import Cause, Cond, JobState
 from lab.folded import Folded, cell_name, fold
+from lab.output.job import only_counts
 from lab.output.sweep import brief, failure, pace
 from lanes.start import controller_alive
 
@@ -30,7 +31,7 @@ def why_sweep(home: Home, conn: sqlite3.Connection, job: Job) -> str:
     if job.state is JobState.SUCCEEDED:
         return f"{name} succeeded: all {f.total:,} cells did"
     first = f"; first: {failure(f.first)}" if f.first is not None else ""
-    reason = f" ({job.reason})" if job.reason else ""
+    reason = f" ({job.reason})" if job.reason and not only_counts(job) else ""
     return f"{name} is {job.state}{reason}: {brief(f)}{first}"
 
 

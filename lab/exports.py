@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,13 +27,15 @@ def write(rows: Stream, form: str, out: BinaryIO) -> int:
 
 
 def plain(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN and no infinity: they become null and text."""
+    """JSON has no NaN and no infinity: they become null and text. Whole decimals, as `sum` gives them, are numbers."""
     out: dict[str, Any] = {}
     for name, v in row.items():
         if isinstance(v, float) and v != v:
             v = None
         elif isinstance(v, float) and v in (float("inf"), float("-inf")):
             v = "Infinity" if v > 0 else "-Infinity"
+        elif isinstance(v, Decimal) and v.is_finite() and v == v.to_integral_value():
+            v = int(v)
         out[name] = v
     return out
 

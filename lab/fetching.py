@@ -89,7 +89,7 @@ class _Take:
         for first, last in jobs.spans:
             for batch in batch_folders(self.conn, first, last):
                 self._batch(batch, ("log.txt", "log.idx"), f"batches/{batch.dir}/")
-            for (cell,) in self.conn.execute(_PLAIN, (first, last)).fetchall():
+            for cell in plain_cells(self.conn, first, last):
                 attempt = sealed_attempt(self.home, self.conn, cell)
                 if attempt is not None and discarded_at(self.conn, cell) is None:
                     self.run(self.home.run_dir(cell, attempt.n), attempt, f"cells/{cell}/")
@@ -144,12 +144,12 @@ class _Take:
             return
         folder = self.home.batches / batch.dir
         path = folder / "manifest.json"
-        names_of = listed(path) if path.is_file() and sha256_file(path) == batch.manifest else None
-        if listed is None:
+        found = listed(path) if path.is_file() and sha256_file(path) == batch.manifest else None
+        if found is None:
             raise JobFailed(
                 f"{path} is not the one that was committed", hint="`lab verify` says more; nothing was fetched"
             )
-        for name, want in listed.items():
+        for name, want in found.items():
             if names and name not in names and not self.everything:
                 continue
             if below is None:
@@ -189,10 +189,10 @@ def _manifest(run: RunDir, attempt: Attempt) -> dict[str, tuple[str, int]]:
             f"the manifest of job {attempt.job} is not the one that was committed",
             hint=f"see `lab verify {attempt.job}`",
         )
-    listed = listed(run.manifest)
-    if listed is None:
+    found = listed(run.manifest)
+    if found is None:
         raise JobFailed(f"{run.manifest} cannot be read", hint=f"see `lab verify {attempt.job}`")
-    return listed
+    return found
 
 
 def _copy(folder: Path, target: Path, name: str, want: tuple[str, int]) -> int:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +22,46 @@ from core.fsio import no_space
 from core.home import Home
 from core.journal import Event, Journal
 from core.states import EventKind
-from core.tables import RESULTS, Jobs
+from lab.gclook import (
+    BATCHES,
+    CHECKPOINTS,
+    CODE,
+    DAMAGED,
+    DAY_S,
+    FAILED,
+    LEFT,
+    LIVE,
+    OLD_LIVE,
+    PARTS,
+    RESULTS_OF,
+    RUNS,
+    SCRATCH,
+    Item,
+    Limits,
+    Look,
+    live_db,
+)
+
+__all__ = [
+    "BATCHES",
+    "CHECKPOINTS",
+    "CODE",
+    "DAMAGED",
+    "DAY_S",
+    "FAILED",
+    "LEFT",
+    "LIVE",
+    "PARTS",
+    "RESULTS_OF",
+    "RUNS",
+    "SCRATCH",
+    "Collected",
+    "Item",
+    "Limits",
+    "Plan",
+    "collect",
+    "plan",
+]
 
 _CHUNK = 1000  # jobs that are recorded in one transaction
 

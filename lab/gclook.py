@@ -74,9 +74,10 @@ class Look:
         self._kept = self._newest(limits.keep_last)
 
     def everything(self) -> Iterator[Item]:
-        yield from self._attempts()
+        results = list(self._results())
+        yield from self._attempts({i.job for i in results})
         yield from self._batches()
-        yield from self._results()
+        yield from results
         yield from self._tables()
         yield from self._code()
         yield from self._leftovers()
@@ -98,9 +99,10 @@ class Look:
 
     # Attempts.
 
-    def _attempts(self) -> Iterator[Item]:
+    def _attempts(self, whole: set[int | None]) -> Iterator[Item]:
+        """`whole`: jobs of which everything goes as it is."""
         for job in _numbers(self._home.attempts):
-            if job not in self._kept:
+            if job not in self._kept and job not in whole:
                 for n in _numbers(self._home.attempts / str(job)):
                     yield from self._attempt(job, n)
 
@@ -131,7 +133,10 @@ class Look:
         for name, ended, data in self._conn.execute(_ALL_BATCHES):
             known[name] = ended, data
         for path in sorted(self._folders(self._home.batches)):
-            if path.name not in known:
+            if path.name.startswith("."):  # made ahead by workers, who put them away when they end
+                old = [p for p in self._folders(path) if self._age(p) > DAY_S]
+                yield from (self._item(LEFT, [self._rel(p)]) for p in sorted(old))
+            elif path.name not in known:
                 if self._age(path) > DAY_S:
                     yield self._item(LEFT, [f"batches/{path.name}"])
             elif self._batch_may_go(path.name):

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lab.api import Lab
-    from lab.evidence import Fetched
     from lab.explain import Explanation
+    from lab.fetching import Fetched
 
 POLL_S = 0.05
 
@@ -128,12 +128,15 @@ class Job:
         return self._lab.results(table, jobs=[self.id])
 
     def artifacts(self) -> dict[str, Path]:
-        """Files that it kept, by name. Treat them as read-only: `lab verify` compares them with the seal."""
+        """Files that it kept, by name. Treat them as read-only: `lab verify` compares them with the seal.
+
+        A cell that ran in a batch keeps none: its rows are all that it leaves.
+        """
         from core.fsio import walk_files
         from lab.evidence import sealed_attempt
 
         attempt = sealed_attempt(self._lab.home, self._lab.journal.conn, self.id)
-        if attempt is None:
+        if attempt is None or attempt.batch is not None:
             return {}
         folder = self._lab.home.run_dir(self.id, attempt.n).artifacts
         return {rel.as_posix(): folder / rel for rel in walk_files(folder)} if folder.is_dir() else {}
@@ -146,7 +149,7 @@ class Job:
 
     def fetch(self, dest: str | Path) -> Fetched:
         """Copy artifacts and results, verified, to the new folder `dest`."""
-        from lab.evidence import fetch
+        from lab.fetching import fetch
 
         return fetch(self._lab.home, self._lab.journal.conn, self.id, Path(dest))
 

@@ -136,7 +136,7 @@ def _planned_sweep(
     expected: float | None = None
     if conn is not None:
         if not p.request.force:
-            found = look_up(home, conn, [c.key for c in p.cells.rows])
+            found = look_up(home, conn, [c.key for c in p.cells.rows], sure=True)
             done, live = len(found.done), len(found.live.keys() - found.done.keys())
             same = [j for j in query.jobs(conn, key=p.key) if j.is_sweep and j.state is JobState.SUCCEEDED]
             if done == total:

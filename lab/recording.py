@@ -168,7 +168,7 @@ class _Book:
         for sweep in earlier:
             if sweep.state in _LIVE:
                 return replace(_of(sweep, "queued-already"), total=total)
-        found = look_up(self._home, self._conn, [c.key for c in draft.cells])
+        found = look_up(self._home, self._conn, [c.key for c in draft.cells], sure=True)
         new, members = [], []
         for cell in draft.cells:
             job_id = found.get(cell.key) or self._cells.get(cell.key) or self._id_here(cell.key)

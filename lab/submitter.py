@@ -22,6 +22,7 @@ from lab.planning import Prepared, Preparer, store_code
 from lab.recording import Draft, record
 from lab.studies import study_of
 from lab.submission import draft_of
+from lanes.start import announce
 
 if TYPE_CHECKING:
     from lab.api import Lab
@@ -58,6 +59,7 @@ class Submitter:
         draft = self._draft(parameters)
         if self._journal is None:
             self._journal = Journal.open(self._lab.home, Role.CLIENT, create=True)
+        announce(self._lab.home)
         answer = record(self._journal, [draft])[0]
         self._lab.tell()
         return Job(self._lab, answer.id, answer=answer.answer, message=answer.message)

@@ -46,6 +46,7 @@ from lanes.wakeup import WakeSocket
 
 _TICK_S = 0.25
 _RECORD_S = 2.0
+_COMMIT_S, _GLANCE_S = 0.003, 0.00003  # how long a commit that was announced is looked out for, and how often
 _DRAIN = 256  # messages handled before what they led to is recorded
 _ROUNDS = 50
 
@@ -187,6 +188,7 @@ class Controller:
         if self._changed:
             self.sweeps.look()
             if self.scheduler.is_asked():
+                did = self._record([], now=True)  # what is asked may be about cells that were just sent
                 self.scheduler.answer_wishes()
             self.m.stale = True
             self._changed = False
@@ -195,16 +197,26 @@ class Controller:
             if self.dispatch.is_doubtful(self.sweeps.limited):
                 more = self._record([]) or more
                 self.sweeps.settle()
-            more = self._record(self.scheduler.place()) or more
+            if self.dispatch.fresh and (self.m.stale or self.scheduler.has_more):
+                # The queue is read again: what was sent must not be in it any more.
+                more = self._record([], now=True) or more
+            placed = self.scheduler.place()
+            if not self.m.ending and not self.m.is_crowded():
+                self.dispatch.send_ahead(self.sweeps.placeable())
+            more = self._record(placed) or more
             did = did or more
             if not more or not (self.m.stale or self.sweeps.touched):
                 break
         return did
 
-    def _record(self, placed: list[Event]) -> bool:
-        """One transaction for all that batches did since the last one, and for what is placed now."""
+    def _record(self, placed: list[Event], *, now: bool = False) -> bool:
+        """One transaction for all that batches did since the last one, and for what is placed now.
+
+        Args:
+            now: also placements that could wait a moment for the ends of their batches.
+        """
         batches = self.dispatch.waits
-        if not placed and not batches:
+        if not placed and (not batches or (not now and self.dispatch.patience() > 0)):
             return False
         written = Written()
         if placed:
@@ -253,11 +265,19 @@ class Controller:
                     written = self.dispatch.write(tx, [nonce])
             self.dispatch.landed(written)
 
+    def _await_commit(self) -> None:
+        """Somebody is about to commit: see it as soon as it is there, and not when they come to tell us."""
+        until = time.monotonic() + _COMMIT_S
+        while self.inbox.empty() and not self.m.ending and time.monotonic() < until:
+            if self.journal.data_version() != self._data_version:
+                break
+            time.sleep(_GLANCE_S)
+
     # What the lanes say.
 
     def _handle_messages(self) -> None:
         with contextlib.suppress(queue.Empty):
-            self._handle(self.inbox.get(timeout=_TICK_S))
+            self._handle(self.inbox.get(timeout=min(_TICK_S, self.dispatch.patience() or _TICK_S)))
             self._drain_inbox()
 
     def _drain_inbox(self) -> None:
@@ -279,12 +299,14 @@ class Controller:
         what, lane, body = message
         if what == "batch":
             self.dispatch.take(body)
+        elif what == "soon":
+            self._await_commit()
         elif what == "lane-up":
             self.roster.up(lane, body)
             if self.session is not None:
                 self.session.record()
         elif what == "frame":
-            self.roster.answered(lane)
+            self.roster.answered(lane, body.get("usage"))
             self.attempts.frame(lane, body["reports"])
         elif what == "work":
             self._blocked = False

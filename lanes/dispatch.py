@@ -2,15 +2,16 @@
 
 A batch is sent first and recorded after, so that no worker waits for the disk: its cells are pure, and one that ran
 before its placement was recorded has harmed nothing. All ends that came in and all placements of one turn of the
-controller's loop share one transaction. What dies with us is in the batches' run directories (see `recover`).
+controller's loop share one transaction; the placement of a batch that takes but milliseconds waits for its end. What
+dies with us is in the batches' run directories (see `recover`).
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 import secrets
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,17 +21,21 @@ from core.journal import Event, Tx, query
 from core.journal.query import Job
 from core.states import AttemptState, Cause, EventKind
 from lanes import decide, lookups
-from lanes.decide import BatchVerdict, Known
+from lanes.decide import Known
 from lanes.ledger import grant_of
 from lanes.lookups import CellRow
 from lanes.mirror import Mirror, Spec, say
-from lanes.pool.types import Batch, BatchDone, Cell, CellEnd, TableBytes
+from lanes.parts import of_committed, part_of
+from lanes.pool.types import Batch, BatchDone, Cell, CellEnd
 from lanes.ranges import Span, runs_of, spans_of
 from lanes.sweeps import LiveSweep
 
 if TYPE_CHECKING:
     from lanes.pool.pool import Pool
 
+_PATIENCE_S = 0.01  # for so long the placement of a batch that is soon done waits to be recorded together with its end
+_SOON_S = 0.005
+_AHEAD_S = 0.15  # nothing is sent ahead behind batches that take longer
 _LEAST_S = 0.006  # near the end of a sweep a shorter batch would cost more than it evens out
 _UNKNOWN = 4  # cells of the first batches, when nobody knows how long they take: they could be hours
 
@@ -43,6 +48,7 @@ class Flight:
     sweep: int | None
     runs: list[list[int]]
     seq: int | None = None
+    sent: float = field(default_factory=time.monotonic)
 
     @property
     def spans(self) -> list[Span]:
@@ -73,6 +79,8 @@ class Dispatch:
         self.flying: Counter[int] = Counter()  # batches of each sweep
         self.done: dict[str, BatchDone] = {}  # came in, not recorded
         mirror.listeners.append(self.hear)
+        self.fresh = 0  # flights whose placement is not recorded
+        self._record_at = 0.0  # when it should be at the latest
         self._refused: dict[str, str] = {}
         self._known_crews: set[str] = set()  # of which a batch has come back
         self._pace: dict[int, float] = {}  # seconds that a cell of each sweep took in its newest batch
@@ -96,7 +104,9 @@ class Dispatch:
 
     # Out.
 
-    def send_cells(self, sweep: LiveSweep, spec: Spec, lane: str, gpus: tuple[int, ...], *, slots: int) -> bool:
+    def send_cells(
+        self, sweep: LiveSweep, spec: Spec, lane: str, gpus: tuple[int, ...], *, slots: int, ahead: bool = False
+    ) -> bool:
         """Send the next batch of a sweep, small enough to leave the other slots their share of what is left."""
         share = math.ceil(len(sweep.waiting) / max(1, slots))
         pace = self._pace.get(sweep.id)
@@ -107,16 +117,47 @@ class Dispatch:
         if not rows:
             return False
         sweep.waiting.take(len(rows))
-        self._send(rows, sweep.id, spec, lane, gpus)
+        self._send(rows, sweep.id, spec, lane, gpus, ahead=ahead)
         self.flying[sweep.id] += 1
         return True
+
+    def send_ahead(self, sweeps: Sequence[LiveSweep]) -> None:
+        """Have a batch at hand for each worker that is soon done, so that none of them waits for us.
+
+        Only for the sweep whose turn it is, and only while its batches are short: such a batch holds a slot that is not
+        free yet.
+        """
+        sweep = next(iter(sweeps), None)
+        if sweep is None or sweep.id not in self._pace or not sweep.uniform:
+            return
+        if sweep.row.at_once is not None or sweep.row.max_fails is not None:
+            return
+        mine = [f for n, f in self.flights.items() if f.sweep == sweep.id and n not in self.done]
+        oldest = time.monotonic() - _AHEAD_S
+        if not mine or any(f.sent < oldest for f in mine):
+            return
+        spec, lane = self.m.spec(sweep.spec), mine[0].batch.lane
+        busy, waiting = self.pool.load(self._crew(spec))
+        for _ in range(busy - waiting):
+            if not sweep.waiting:
+                return
+            self.send_cells(sweep, spec, lane, (), slots=2 * busy, ahead=True)
 
     def send_jobs(self, jobs: Sequence[Job], spec: Spec, lane: str, gpus: tuple[int, ...]) -> None:
         """Send pooled jobs that belong to no sweep."""
         rows = lookups.jobs(self.m.journal.conn, spans_of(sorted(j.id for j in jobs)))
         self._send(rows, None, spec, lane, gpus)
 
-    def _send(self, rows: Sequence[CellRow], sweep: int | None, spec: Spec, lane: str, gpus: tuple[int, ...]) -> None:
+    def _send(
+        self,
+        rows: Sequence[CellRow],
+        sweep: int | None,
+        spec: Spec,
+        lane: str,
+        gpus: tuple[int, ...],
+        *,
+        ahead: bool = False,
+    ) -> None:
         nonce = secrets.token_hex(4)
         grant = grant_of(spec.needs, gpus)
         batch = Batch(
@@ -130,7 +171,11 @@ class Dispatch:
         )
         self.flights[nonce] = Flight(batch, sweep, runs_of((r.id, r.attempts + 1) for r in rows))
         self.m.books[lane].hold_batch(nonce, grant)
-        self.pool.start(batch, time_limit=spec.data["limits"]["time_s"])
+        self.pool.start(batch, time_limit=spec.data["limits"]["time_s"], ahead=ahead)
+        now = time.monotonic()
+        soon = now + _PATIENCE_S if self.pool.seconds(self._crew(spec), len(rows)) < _SOON_S else now
+        self._record_at = min(soon, self._record_at) if self.fresh else soon
+        self.fresh += 1
 
     def stop(self, jobs: Collection[int]) -> None:
         """Have cells that are under way stopped: they are being cancelled."""
@@ -154,11 +199,23 @@ class Dispatch:
         book = self.m.books.get(flight.batch.lane)
         if book is not None:
             book.release_batch(done.nonce)
+        if done.no_room:
+            # Until the reserve can be held again there is too little room for anything new.
+            self.m.crowded = True
+            if self.m.journal.release_reserve():
+                say(f"the disk of {self.m.home.path} is full: no batch is sent until there is room")
 
     @property
     def waits(self) -> bool:
         """Is there something to record?"""
-        return bool(self.done) or any(f.seq is None for f in self.flights.values())
+        return bool(self.done) or self.fresh > 0
+
+    def patience(self) -> float:
+        """Seconds for which the placements need not be recorded: their batches are about to end, and both go into one
+        transaction. 0: record."""
+        if self.done or not self.fresh:
+            return 0.0
+        return max(0.0, self._record_at - time.monotonic())
 
     def is_doubtful(self, limited: Collection[int]) -> bool:
         """Did a cell of one of these sweeps not end well? Then how many have failed must be known before the next."""
@@ -182,6 +239,7 @@ class Dispatch:
         """What was written is on disk."""
         for nonce, seq in written.placed.items():
             self.flights[nonce].seq = seq
+            self.fresh -= 1
         for nonce in written.ended:
             flight = self.flights.pop(nonce)
             del self.done[nonce]
@@ -218,7 +276,7 @@ class Dispatch:
 
     def _ended(self, tx: Tx, flight: Flight, seq: int, done: BatchDone, out: Written) -> None:
         verdict = decide.conclude_batch(done, self._known(tx, flight, seq, done))
-        tables = _of_committed(done.tables, verdict, len(flight.batch.cells))
+        tables = of_committed(done.tables, verdict, len(flight.batch.cells))
         attempts = flight.attempts
         ok = runs_of((job, attempts[job]) for job in verdict.ok)
         back = runs_of((job, attempts[job]) for job in verdict.back)
@@ -230,7 +288,7 @@ class Dispatch:
             "manifest": done.manifest,
             "ok": ok,
             "back": back,
-            "parts": [_part(name, table) for name, table in tables],
+            "parts": [part_of(name, table) for name, table in tables],
         }
         if verdict.ended:
             tx.extend(verdict.ended)
@@ -308,44 +366,3 @@ class Dispatch:
             say(f"batch {batch.dir} cannot be read ({type(error).__name__}: {error}): its cells run again")
             found = BatchDone(batch.nonce, [], [], [c.job for c in batch.cells], {}, 0.0, None, True)
         return replace(found, nonce=batch.nonce)
-
-
-def _of_committed(tables: dict[str, TableBytes], verdict: BatchVerdict, cells: int) -> list[tuple[str, TableBytes]]:
-    """The tables without rows of cells that do not commit (a cancel may have come after they were written)."""
-    if not tables or not verdict.committed:
-        return []
-    out = sorted(tables.items())
-    if len(verdict.committed) < cells:
-        out = [(name, _only(table, verdict.committed)) for name, table in out]
-    return [(name, table) for name, table in out if table.rows]
-
-
-def _only(table: TableBytes, jobs: frozenset[int]) -> TableBytes:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    with pa.ipc.open_stream(pa.py_buffer(table.data)) as reader:
-        rows = reader.read_all()
-    keep = pc.is_in(rows.column("job"), value_set=pa.array(sorted(jobs), pa.int64()))
-    if pc.all(keep).as_py() is not False and rows.num_rows == table.rows:
-        return table
-    rows = rows.filter(keep).combine_chunks()
-    if not rows.num_rows:
-        return TableBytes(b"", 0, 0, 0)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as writer:
-        writer.write_table(rows)
-    ends = pc.min_max(rows.column("job")).as_py()
-    return TableBytes(sink.getvalue().to_pybytes(), rows.num_rows, ends["min"], ends["max"])
-
-
-def _part(name: str, table: TableBytes) -> dict[str, Any]:
-    return {
-        "table": name,
-        "path": "",
-        "rows": table.rows,
-        "bytes": len(table.data),
-        "sha256": hashlib.sha256(table.data).hexdigest(),
-        "first": table.first,
-        "last": table.last,
-    }

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import Unavailable
-from core.fsio import read_json, write_atomic, write_json
+from core.fsio import no_space, read_json, write_atomic, write_json
 from core.home import Home
 
 MARKER = "RAY_LAB_HOME"
@@ -101,8 +101,13 @@ class RaySession:
         """
         now = sorted((pid, start_time(pid)) for pid in _below(os.getpid()))
         if now != self._recorded:
+            try:
+                write_json(_record_file(self.home), now, sync=False)
+            except OSError as error:
+                if not no_space(error):
+                    raise
+                return  # the next time; most are found by their marker
             self._recorded = now
-            write_json(_record_file(self.home), now, sync=False)
 
     def dead(self) -> str | None:
         """The name of a process without which the session is lost, if one has died."""

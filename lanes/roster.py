@@ -19,6 +19,7 @@ from lanes.ledger import LaneBook
 from lanes.mirror import Mirror, say
 
 _LOST_S = 20.0  # without an answer for so long, after it said that something is wrong
+_SEEN_S = 1.0
 
 
 class Roster:
@@ -28,6 +29,7 @@ class Roster:
         self.m = mirror
         self._live = live
         self._inbox = inbox
+        self._seen: dict[str, float] = {}  # lane -> when the live view was last told of it
         self._troubled: dict[str, float] = {}  # lane -> since when nothing but errors came from it
 
     def keep_lanes_of(self, names: set[str]) -> None:
@@ -80,10 +82,14 @@ class Roster:
             elif self.m.killing:
                 self.m.tell_stop(attempt, Cause.PREEMPTED)
 
-    def answered(self, name: str) -> None:
-        """The lane said something: the link is there."""
+    def answered(self, name: str, usage: dict[str, Any] | None = None) -> None:
+        """The lane said something: the link is there. `usage`: how busy it is, for the live view."""
         self._troubled.pop(name, None)
         book = self.m.books[name]
+        now = time.monotonic()
+        if now - self._seen.get(name, -_SEEN_S) >= _SEEN_S:
+            self._seen[name] = now
+            self._live.lane(name, {**book.hello, "usage": usage or {}})
         if book.state is LaneState.UNREACHABLE:
             book.state, book.reason = LaneState.UP, ""
             self.m.record([_lane_event(name, book.state, "")])

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from core.errors import LabError
 from core.failpoint import failpoint
 from core.journal import Event, query
 from core.journal.query import Job
@@ -16,7 +17,7 @@ from core.states import Cause, EventKind, JobState, LaneState
 from lanes import decide, lookups
 from lanes.dispatch import Dispatch
 from lanes.ledger import grant_of
-from lanes.mirror import Mirror, Spec
+from lanes.mirror import Mirror, Spec, say
 from lanes.placement import LaneView, Placed, Wanted, can_ever, place, room
 from lanes.sweeps import LiveSweep, Sweeps
 
@@ -47,6 +48,7 @@ class Scheduler:
         self.dispatch = dispatch
         self._queue: list[Job] = []  # the first of those that could be placed; the journal has more if `_more`
         self._more = False
+        self._unanswerable: set[tuple[int, str | None]] = set()
         self._shallow = False  # the last look was a short one, for want of a free slot
 
     # What people asked for.
@@ -54,6 +56,11 @@ class Scheduler:
     def is_asked(self) -> bool:
         """Is anything asked that was not answered?"""
         return lookups.is_asked(self.m.journal.conn)
+
+    @property
+    def has_more(self) -> bool:
+        """May the next placement read more of the queue from the journal?"""
+        return self._more
 
     def answer_wishes(self) -> None:
         conn = self.m.journal.conn
@@ -65,16 +72,40 @@ class Scheduler:
                     self.m.tell_stop(attempt, Cause.PREEMPTED)
         for lane, wish, reason in lookups.lane_wishes(conn):
             self._answer_lane(lane, wish, reason)
-        events = [e for job in query.wishes(conn) for e in self._answers(job)]
-        if not events:
+        wishes = [job for job in query.wishes(conn) if (job.id, job.wish) not in self._unanswerable]
+        # What is said of a sweep as it ends is said of its cells too: each is answered once.
+        ending = {job.id for job in wishes if job.is_sweep and job.wish == "cancel"}
+        answers = [(job, self._answers(job)) for job in wishes if job.sweep not in ending]
+        answers = [(job, events) for job, events in answers if events]
+        if not answers:
             return
+        events = [e for _, each in answers for e in each]
         kinds = dict.fromkeys(str(e.kind) for e in events)
         for kind in kinds:
             failpoint(f"controller.before_{kind}")
-        self.m.record(events)
+        try:
+            self.m.record(events)
+        except LabError:
+            raise
+        except Exception:
+            events = self._record_singly(answers)
         for kind in kinds:
             failpoint(f"controller.after_{kind}")
         self._stop(events)
+
+    def _record_singly(self, answers: Sequence[tuple[Job, list[Event]]]) -> list[Event]:
+        """One answer that cannot be recorded (a bug of ours) must not keep the others from theirs, for ever."""
+        done: list[Event] = []
+        for job, events in answers:
+            try:
+                self.m.record(events)
+                done += events
+            except LabError:
+                raise
+            except Exception as error:
+                self._unanswerable.add((job.id, job.wish))
+                say(f"job {job.id}: what was asked ({job.wish}) cannot be done: {type(error).__name__}: {error}")
+        return done
 
     def _answer_lane(self, name: str, wish: str, reason: str) -> None:
         book = self.m.books.get(name)

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from core.home import Home
+from lanes.start import SOON
 
 
 class WakeSocket:
-    """Bound while in a `with` block; each datagram becomes a `wake` message."""
+    """Bound while in a `with` block; each datagram becomes a `wake` message, or `soon`: a commit is under way."""
 
     def __init__(self, home: Home, inbox: Callable[[tuple[str, str, Any]], None]) -> None:
         self._path = home.create_runtime() / home.wake_socket.name
@@ -34,5 +35,5 @@ class WakeSocket:
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError):
-            while self._socket.recv(64):
-                self._inbox(("wake", "", None))
+            while word := self._socket.recv(64):
+                self._inbox(("soon" if word == SOON else "wake", "", None))

@@ -20,12 +20,14 @@ from core.states import EventKind as K
 
 # Every statement finds its events through :seqs, a JSON array of sequence numbers.
 _E = "event e JOIN json_each(:seqs) q ON e.seq = q.value"
+_ITS_LIVING_JOB = "job.id = e.job AND job.ended IS NULL"
 
 
 def _get(*names: str) -> str:
     return ", ".join(f"e.data ->> '$.{n}'" for n in names)
 
 
+# What has ended stays as it is, whatever else is said of it.
 APPLY: dict[str, tuple[str, ...]] = {
     K.SPEC: (f"INSERT OR IGNORE INTO spec SELECT {_get('digest', 'data')} FROM {_E}",),
     K.SUBMITTED: (
@@ -106,8 +108,8 @@ APPLY: dict[str, tuple[str, ...]] = {
         ON CONFLICT(name) DO UPDATE SET state = excluded.state, reason = excluded.reason, wish = NULL,
             data = coalesce(nullif(excluded.data, '{{}}'), lane.data)""",
     ),
-    K.HELD: (f"UPDATE job_state AS job SET state = 'held', wish = NULL FROM {_E} WHERE job.id = e.job",),
-    K.RELEASED: (f"UPDATE job_state AS job SET state = 'queued', wish = NULL FROM {_E} WHERE job.id = e.job",),
+    K.HELD: (f"UPDATE job_state AS job SET state = 'held', wish = NULL FROM {_E} WHERE {_ITS_LIVING_JOB}",),
+    K.RELEASED: (f"UPDATE job_state AS job SET state = 'queued', wish = NULL FROM {_E} WHERE {_ITS_LIVING_JOB}",),
     K.PLACED: (
         f"""INSERT INTO attempt_state(id, lane, state, placed)
         SELECT e.job * 4096 + e.attempt, e.lane, 'placed', e.seq FROM {_E}""",
@@ -120,7 +122,7 @@ APPLY: dict[str, tuple[str, ...]] = {
     ),
     K.CANCELLING: (
         f"""UPDATE job_state AS job SET state = 'cancelling', wish = NULL, news = e.seq
-        FROM {_E} WHERE job.id = e.job""",
+        FROM {_E} WHERE job.id = e.job AND job.ended IS NULL""",
     ),
     K.ATTEMPT_ENDED: (
         f"""UPDATE attempt_state AS a SET state = e.data ->> '$.state', ended = e.seq
@@ -131,7 +133,7 @@ APPLY: dict[str, tuple[str, ...]] = {
         FROM {_E}, json_each(e.data, '$.parts') p WHERE instr(e.data, '"parts":[]') = 0""",
     ),
     K.REQUEUED: (
-        f"UPDATE job_state AS job SET state = 'queued', lane = NULL, news = e.seq FROM {_E} WHERE job.id = e.job",
+        f"UPDATE job_state AS job SET state = 'queued', lane = NULL, news = e.seq FROM {_E} WHERE {_ITS_LIVING_JOB}",
     ),
     K.JOB_ENDED: (
         f"""UPDATE job_state AS job SET state = e.data ->> '$.state', news = e.seq, ended = e.at, wish = NULL

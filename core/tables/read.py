@@ -144,17 +144,27 @@ def nothing(conn: sqlite3.Connection, table: str | None, jobs: Jobs | None) -> N
     if table is not None and table not in known:
         return NotFound(f"there is no table {table!r}", hint=there)
     if jobs is not None:
-        said = jobs.said()
-        word = "job" if len(jobs) == 1 else "jobs"
+        sweep = _sweep_of(conn, jobs)
+        said = str(sweep) if sweep is not None else jobs.said()
+        word = "sweep" if sweep is not None else "job" if len(jobs) == 1 else "jobs"
         if jobs and not jobs.minus(discarded_jobs(conn)):
             return NotFound(
                 f"the results of {word} {said} were discarded by `lab gc`", hint="`lab rerun` makes them again"
             )
         return NotFound(
             f"no committed results of {word} {said}" + (f" in table {table!r}" if table else ""),
-            hint=f"`lab status {said.split(',')[0]}` says how it ended",
+            hint=f"`lab status {said.split(',')[0]}` says {'how it ended' if word != 'jobs' else 'how they ended'}",
         )
     return NotFound("there are no results", hint=there)
+
+
+def _sweep_of(conn: sqlite3.Connection, jobs: Jobs) -> int | None:
+    """The sweep whose own cells these are, all of them."""
+    if len(jobs.spans) != 1 or len(jobs) == 1:
+        return None
+    first, last = jobs.spans[0]
+    row = conn.execute("SELECT id FROM sweep WHERE id = ? AND cells = ?", (first - 1, last - first + 1)).fetchone()
+    return int(row[0]) if row else None
 
 
 def unreadable(table: str, notes: Sequence[str]) -> NotFound:

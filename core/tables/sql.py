@@ -30,6 +30,7 @@ BATCH_ROWS = 1 << 16
 HEADLINE = b"lab.headline"  # metadata of a schema: the columns that a person sees first
 
 _ROW = "file_row_number"
+_COUNT_ALL = re.compile(r"(?i)count\s*\(\s*\*\s*\)")
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ def stream(
                 reader = relation.to_arrow_reader(BATCH_ROWS)
                 # The first batch is made now: what goes wrong at once can still be tried anew.
                 first = next(reader, None)
-            schema = reader.schema.with_metadata(views.metadata)
+            # Columns that a query names one by one stay in its order.
+            named = isinstance(what, str) and "*" not in _COUNT_ALL.sub("", what)
+            schema = reader.schema.with_metadata(None if named else views.metadata)
             return stack.pop_all(), Stream(schema, views.batches(first, reader, schema))
 
     held, out = steadily(once, warnings)
@@ -172,7 +175,7 @@ class _Views:
             if name.lower() in words:
                 self._view(name, None, *self._good(name, None))
         if JOBS_VIEW in words and JOBS_VIEW not in {n.lower() for n in self._known}:
-            every = "*" in re.sub(r"(?i)count\s*\(\s*\*\s*\)", "", sql)
+            every = "*" in _COUNT_ALL.sub("", sql)
             self._db.register(JOBS_VIEW, jobs_table(self._conn, None if every else words))
         relation = self._db.sql(sql)
         if relation is None:

@@ -43,5 +43,8 @@ PARITY = pa.schema(
         pa.field("versions", pa.string()),  # JSON
         pa.field("error", pa.string()),
     ],
-    metadata={"lab.headline": "candidate,role,case,batch,channels,max_rel,tolerance,verdict,reason"},
+    metadata={
+        "lab.headline": "candidate,role,case,batch,channels,max_rel,tolerance,verdict,reason",
+        "lab.plot": "role=candidate",  # mutants are wrong on purpose: beside them nothing else could be seen
+    },
 )

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lab import completion
-from lab.evidence import Fetched, fetch
+from lab.fetching import Fetched, fetch
 from lab.output import Page, Report, human
 from lab.selection import one
 from lab.session import session

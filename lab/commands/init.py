@@ -35,6 +35,9 @@ lanes:
   #   host: box           # as in ~/.ssh/config
   #   gpus: 1
   #   roles: [eval, train]
+
+# A program that gets one JSON document on stdin when a job is done or failed, a sweep has finished, a lane is lost:
+# notify: [./notify.sh]
 """
 
 

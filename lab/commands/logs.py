@@ -14,9 +14,10 @@ from core.journal import Journal, query
 from core.journal.query import Job
 from lab import arguments, completion, selection
 from lab.batchlog import Whole, where
+from lab.evidence import batch_discarded, discarded_at
 from lab.folded import cell_name
 from lab.logs import LogReader, lines_of, tail
-from lab.output import Page, Report
+from lab.output import Page, Report, human
 from lab.output.sweep import failure
 from lab.session import Session, session
 
@@ -79,14 +80,26 @@ def _show(here: Session, journal: Journal, job_id: int, attempt: int | None, lin
     most = lines if lines is not None else 1 << 40
     if isinstance(found, Whole):
         if not found.path.exists():
+            _refuse_discarded(
+                job, chosen, discarded_at(journal.conn, job_id, chosen) or discarded_at(journal.conn, job_id)
+            )
             raise NotFound(f"attempt {chosen} of job {job_id} has left no log here ({found.path})", hint=_where(job))
         here.out.show(LogReport(job_id, chosen, tail(found.path, most)))
         return
     if not found.path.parent.is_dir():
+        _refuse_discarded(job, chosen, batch_discarded(journal.conn, found.path.parent.name))
         raise NotFound(f"the batch of job {job_id} has left no log here ({found.path})", hint=_where(job))
     if not found.known:
         here.out.remark(f"job {job_id} runs in a batch: what it printed is known when the batch has ended")
     here.out.show(LogReport(job_id, chosen, lines_of(found.read())[-most:] if most else []))
+
+
+def _refuse_discarded(job: Job, attempt: int, when: float | None) -> None:
+    if when is not None:
+        raise NotFound(
+            f"the log of attempt {attempt} of job {job.id} was discarded on {human.when(when)} by `lab gc`",
+            hint=f"`lab rerun {job.id}` runs it again",
+        )
 
 
 def _chosen(here: Session, journal: Journal, job_id: int, *, follow: bool) -> int:

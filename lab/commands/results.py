@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from core.errors import BadInput, NotFound
 from lab import arguments, completion
-from lab.output import JsonFace, Page, Report, human
+from lab.commands._tables import SHOWN, Head, TablesReport, WrittenReport
+from lab.output import JsonFace, Page, human
 from lab.session import Session, session
 
 if TYPE_CHECKING:
     import sqlite3
 
-    import pyarrow as pa
-
     from core.tables import Choice, Stream
+    from lab.plot import Asked
 
 _FORMATS = ("table", "csv", "json", "parquet", "arrow")
 _ENDINGS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".arrow": "arrow"}
-_SHOWN = 100
+_FIGURE = "Figure"
 
 EPILOG = """
 Examples:
@@ -35,8 +35,11 @@ Examples:
   lab results --table parity --format csv -o parity.csv
   lab results --sql "select backend, max(error) from parity group by backend"
   lab results --sql "select * from parity join jobs using (job) where tags like '%night%'"
+  lab results 40 --plot sweep.png
+  lab results 40 --plot speed.pdf --x size --y seconds --by backend --where "seconds > 0"
 
-A sweep stands for its cells, and its axes become the first columns.
+A sweep stands for its cells, and its axes become the first columns. A figure has the first axis
+across and the first number of the table upward, unless --x and --y say otherwise.
 """
 
 
@@ -78,6 +81,19 @@ def results_(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file (format by its ending).")
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw them: FILE.png, .pdf or .svg.", rich_help_panel=_FIGURE),
+    ] = None,
+    x: Annotated[
+        str | None, typer.Option("--x", metavar="COLUMN", help="What goes across.", rich_help_panel=_FIGURE)
+    ] = None,
+    y: Annotated[
+        str | None, typer.Option("--y", metavar="COLUMN", help="What goes upward.", rich_help_panel=_FIGURE)
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="COLUMN", help="A line for each value.", rich_help_panel=_FIGURE)
+    ] = None,
 ) -> None:
     """Show, query or write result tables.
 
@@ -93,10 +109,13 @@ def results_(
         if n is not None and n < 0:
             raise BadInput(f"{option} {n} is negative", hint="give a number of rows")
     wanted = _Wanted(ids, table, where or "", _names(columns), _names(sort), limit, tail, params, sql)
+    figure = _figure(plot, {"--x": x, "--y": y, "--by": by}, form, output, sql)
     form = _format(form, output)
     warnings: list[str] = []
     with _opened(here, wanted, warnings) as tables:
-        if output is not None:
+        if plot is not None:
+            _draw(here, tables, wanted, plot, figure, warnings)
+        elif output is not None:
             _write(here, output, _only(tables, "a file"), form, warnings)
         elif form == "table":
             _show(here, tables, warnings)
@@ -113,62 +132,6 @@ def show_tables(here: Session, ids: Sequence[int]) -> None:
             _show(here, tables, warnings)
     except NotFound:
         here.out.remark("no result tables: these jobs wrote none")
-
-
-@dataclass(frozen=True)
-class Head:
-    """The first rows of a table."""
-
-    name: str
-    rows: pa.Table
-    total: int
-
-
-@dataclass(frozen=True)
-class TablesReport(Report):
-    """Some tables, row by row."""
-
-    tables: Sequence[Head]
-    warnings: tuple[str, ...] = ()
-
-    schema = "lab.results/1"
-
-    def json(self) -> dict[str, Any]:
-        from lab.exports import plain
-
-        tables = [
-            {"table": h.name, "columns": h.rows.column_names, "rows": [plain(r) for r in h.rows.to_pylist()]}
-            for h in self.tables
-        ]
-        return {"tables": tables, "warnings": list(self.warnings)}
-
-    def text(self, page: Page) -> Iterable[str]:
-        from lab.output.data import table_lines
-
-        for i, head in enumerate(self.tables):
-            if i:
-                yield ""
-            if head.name:
-                yield page.paint(f"{head.name}  {human.count(head.total, 'row')}", "head")
-            yield from table_lines(page, head.rows, most=_SHOWN, total=head.total)
-
-
-@dataclass(frozen=True)
-class WrittenReport(Report):
-    path: Path
-    format: str
-    rows: int
-
-    schema = "lab.results-written/1"
-
-    def json(self) -> dict[str, Any]:
-        return {"path": str(self.path), "format": self.format, "rows": self.rows}
-
-    def text(self, page: Page) -> Iterable[str]:
-        return [f"{human.count(self.rows, 'row')} written to {self.path} ({self.format})"]
-
-    def brief(self) -> Iterable[str]:
-        return [str(self.path)]
 
 
 @dataclass(frozen=True)
@@ -204,14 +167,14 @@ class _Opened:
     """What is to be shown, table by table; each is read when it is asked for."""
 
     def __init__(self, here: Session, conn: sqlite3.Connection, tables: _Tables, warnings: list[str]) -> None:
-        self._here, self._conn, self._warnings = here, conn, warnings
+        self._here, self.conn, self._warnings = here, conn, warnings
         self.tables = tables
 
     @contextlib.contextmanager
     def rows(self, what: Choice | str) -> Iterator[Stream]:
         from core.tables import stream
 
-        with stream(self._here.home, self._conn, what, warnings=self._warnings) as found:
+        with stream(self._here.home, self.conn, what, warnings=self._warnings) as found:
             yield found
 
 
@@ -278,7 +241,7 @@ def _show(here: Session, opened: _Opened, warnings: list[str]) -> None:
     for name, what in opened.tables:
         try:
             with opened.rows(what) as rows:
-                heads.append(_head(name, rows, None if whole else _SHOWN))
+                heads.append(_head(name, rows, None if whole else SHOWN))
         except NotFound as error:  # one table cannot be read; the others can
             if len(opened.tables) == 1:
                 raise
@@ -308,12 +271,29 @@ def _write(here: Session, path: Path, opened: tuple[_Opened, Choice | str], form
         _warn(here, warnings)
         with exports.new_file(path) as out:
             if form == "table":
-                head = _head("", rows, _SHOWN)
+                head = _head("", rows, SHOWN)
                 out.write(("\n".join(TablesReport([head]).text(Page(None, False, True, False))) + "\n").encode())
                 count = head.total
             else:
                 count = exports.write(rows, form, out)
     here.out.show(WrittenReport(path, form, count))
+
+
+def _draw(here: Session, opened: _Opened, wanted: _Wanted, path: Path, asked: Asked, warnings: list[str]) -> None:
+    from core.tables import Choice
+    from lab.commands._plotted import draw, title_of
+    from lab.selection import resolve
+
+    name, what = opened.tables[0]
+    _only(opened, "a figure")
+    axes = what.first if isinstance(what, Choice) else ()
+    ids = resolve(opened.conn, arguments.ids(wanted.ids)) if wanted.ids else []
+    title = title_of(opened.conn, ids, name, wanted.where) if wanted.sql is None else human.clean(wanted.sql)
+    with opened.rows(what) as rows:
+        narrowed = bool(wanted.where or wanted.sql)
+        done = draw(rows, path, asked, axes=axes, title=title, narrowed=narrowed)
+    _warn(here, warnings)
+    here.out.show(done)
 
 
 def _pipe(here: Session, opened: tuple[_Opened, Choice | str], form: str, warnings: list[str]) -> None:
@@ -337,6 +317,27 @@ def _only(opened: _Opened, what: str) -> tuple[_Opened, Choice | str]:
             hint="choose one with --table",
         )
     return opened, opened.tables[0][1]
+
+
+def _figure(
+    plot: Path | None, named: dict[str, str | None], form: str | None, output: Path | None, sql: str | None
+) -> Asked:
+    """The columns that were named for a figure, once it is clear that there is to be one."""
+    from lab.plot import Asked, format_of
+
+    given = [option for option, column in named.items() if column is not None]
+    if plot is None and given:
+        raise BadInput(f"{given[0]} was given without --plot", hint="name the file of the figure with --plot FILE.png")
+    if plot is not None:
+        format_of(plot)
+        for option, value in (("--format", form), ("--output", output)):
+            if value is not None:
+                raise BadInput(f"--plot was given together with {option}", hint="choose one of them")
+        missing = [option for option in ("--x", "--y") if named[option] is None]
+        if sql is not None and missing:
+            hint = f"name the column with {missing[0]} COLUMN"
+            raise BadInput(f"a figure of --sql needs --x and --y, and {missing[0]} is missing", hint=hint)
+    return Asked(*named.values())
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ def table_lines(page: Page, table: pa.Table, *, most: int = _MOST_ROWS, total: i
 def _by_interest(table: pa.Table) -> list[str]:
     """Column names, the headline first, origins and digests last."""
     headline = (table.schema.metadata or {}).get(_HEADLINE, b"").decode().split(",")
-    first = [n for n in headline if n in table.column_names]
+    first = list(dict.fromkeys(n for n in headline if n in table.column_names))
     late = [n for n in table.column_names if n in _ORIGIN or n.endswith(("_digest", "_sha256"))]
     rest = [n for n in table.column_names if n not in first and n not in late]
     return [*first, *rest, *late]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ _COLUMNS = (
     Column("NOTE"),
 )
 
+# How many cells of a sweep failed, as the controller words it, and nothing more.
+_COUNTED = re.compile(r"(?:(?:, )?[\d,]+(?: of [\d,]+ cells)? (?:failed|(?:was|were) (?:skipped|cancelled)))+")
 _WISHES = {"cancel": "cancel asked", "hold": "hold asked", "release": "release asked"}
 
 
@@ -108,11 +111,17 @@ def note(s: Shown, *, first: bool = True) -> str:
     elif job.state in (JobState.QUEUED, JobState.HELD) and s.waits:
         parts.append("after " + ", ".join(map(str, s.waits[:3])) + (", ..." if len(s.waits) > 3 else ""))
     told = first and s.folded is not None and s.folded.first is not None and job.state is JobState.FAILED
-    if job.state is not JobState.SUCCEEDED and job.state is not JobState.RUNNING and not told:
+    counted = s.folded is not None and only_counts(job)
+    if job.state is not JobState.SUCCEEDED and job.state is not JobState.RUNNING and not told and not counted:
         parts.append(why(job))
     if job.undeclared:
         parts.append("read undeclared files")
     return human.clean("; ".join(p for p in parts if p))
+
+
+def only_counts(sweep: Job) -> bool:
+    """Does its reason say no more than how many cells failed? Where they are counted anyway it is not said again."""
+    return _COUNTED.fullmatch(sweep.reason or "") is not None
 
 
 def why(job: Job) -> str:

@@ -27,6 +27,7 @@ from lanes.agent.attempt import RESCAN_S, START_GRACE_S, Attempt, Report
 from lanes.agent.runner import BOOTSTRAP
 from lanes.agent.safe import read_dict
 from lanes.agent.supervisor import NOTIFY
+from lanes.agent.usage import Usage
 
 READ_LIMIT = 8 << 20
 METRICS_EVERY_S = 0.5  # new step rows alone end a waiting poll no more often than this
@@ -59,6 +60,7 @@ class Agent:
         self._active = self.root / "active"
         self._active.mkdir(parents=True, exist_ok=True)
         self._boot = procs.boot_id()
+        self._usage = Usage(gpus=bool(probe.gpus()))
         self._start_grace_s = start_grace_s
         self._guard = threading.RLock()
         self._runs: Dict[str, Attempt] = {}
@@ -141,7 +143,7 @@ class Agent:
         """What became of every known attempt; at once when something is new, else after `wait_s`.
 
         Returns:
-            {"cursor": pass this next time, "reports": [...], "boot_id": ...}
+            {"cursor": pass this next time, "reports": [...], "boot_id": ..., "usage": how busy the machine is}
         """
         deadline = time.monotonic() + wait_s
         cursor = dict(cursor or {})
@@ -166,7 +168,7 @@ class Agent:
             if changed or now >= deadline or (rows and now >= self._metrics_due):
                 if rows:
                     self._metrics_due = now + METRICS_EVERY_S
-                return {"cursor": new, "reports": reports, "boot_id": self._boot}
+                return {"cursor": new, "reports": reports, "boot_id": self._boot, "usage": self._usage.now()}
             pauses = [deadline - now, RESCAN_S, *(e.look_again_s for _, e in runs)]
             self._wait(min([*pauses, self._metrics_due - now] if rows else pauses))
 

@@ -20,6 +20,7 @@ from core.states import AttemptState, Cause
 from lanes.agent import procs
 from lanes.agent.spawn import THREADS
 from lanes.pool import words as w
+from lanes.pool.folder import SPARE
 from lanes.pool.links import Link
 from lanes.pool.sizer import Sizer
 from lanes.pool.types import Batch
@@ -88,6 +89,8 @@ class Crew:
     warming: list[Worker] = field(default_factory=list)  # they have not connected yet
     waiting: list[Running] = field(default_factory=list)
     deaths: int = 0  # in a row, before the kind was loaded
+    refused: str = ""  # what a worker said that could not load the kind
+    refused_at: float = 0.0
     tainted: int = 0  # workers that were ended because they had read undeclared files
 
     @property
@@ -128,12 +131,14 @@ class Worker:
         self.link: Link | None = None  # once it has connected
         self.folder = home.runtime / "pool" / name
         (self.folder / "work").mkdir(parents=True, mode=0o700)
+        self._spare = home.batches / SPARE / name
         self.words = Words(self.folder / "words", create=True)
         self.serial = 0
         self.known: set[str] = set()  # spec digests that it has been told
         self.born = self.idle_since = time.monotonic()
         self.setup_s = float((spec.get("limits") or {}).get("setup_s") or 600.0)
         self.run: Running | None = None  # the batch that it has
+        self.well = False  # it has done a batch, so the kind can be loaded
         self.late = False  # ended by us, for it was not ready in time
         self.ended = False  # somebody sees to its end
         self.gone = False
@@ -145,6 +150,7 @@ class Worker:
             "folder": str(self.folder),
             "socket": str(socket),
             "token": token,
+            "spare": str(self._spare),
             "kind_path": str(home.code / str(spec["kind_code"]["store"])),
             "entry": spec["entry"],
             "env": environment(spec, grant, self.folder),
@@ -228,6 +234,8 @@ class Worker:
         self.gone = True
         self.words.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+        for spare in self._spare.parent.glob(f"{self._spare.name}-*"):
+            shutil.rmtree(spare, ignore_errors=True)
 
 
 def environment(spec: Mapping[str, Any], grant: Mapping[str, Any], folder: Path) -> dict[str, str]:

@@ -103,6 +103,7 @@ def done_of(batch: Batch, answer: Mapping[str, Any]) -> BatchDone:
         tables={name: TableBytes(*parts) for name, parts in answer["tables"].items()},
         seconds=answer["seconds"],
         manifest=answer["manifest"],
+        no_room=bool(answer.get("no_room")),
     )
 
 

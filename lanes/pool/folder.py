@@ -12,9 +12,12 @@ Nothing is synced: what a batch found out becomes durable in the journal.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,9 @@ from typing import Any
 from core.fsio import sha256_file
 
 SPEC, ENV, METRICS, MANIFEST = "spec.json", "env.json", "metrics.jsonl", "manifest.json"
-LOG, INDEX = "log.txt", "log.idx"
+LOG, INDEX, SPOOL = "log.txt", "log.idx", "cells.spool"
+SPARE = ".spare"  # among the run directories: those that have no batch yet
+NEW_MANIFEST = ".manifest.json.tmp"
 VERSION = 1
 _ENCODE = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
@@ -35,7 +40,11 @@ def write_new(path: Path | str, blob: bytes) -> Listed:
     Raises:
         OSError: there is one already, or the disk is full.
     """
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    return fill(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), blob)
+
+
+def fill(fd: int, blob: bytes) -> Listed:
+    """Write a file that is open and empty, and close it. Returns how a manifest lists it."""
     try:
         view = memoryview(blob)
         while view:
@@ -43,6 +52,73 @@ def write_new(path: Path | str, blob: bytes) -> Listed:
     finally:
         os.close(fd)
     return [hashlib.sha256(blob).hexdigest(), len(blob)]
+
+
+class Spare:
+    """A run directory that is made before there is a batch for it: making files takes longer than a short cell.
+
+    Args:
+        place: where it lies until it gets its name; on the disk of the run directories.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._made = 0
+        self._fds: dict[str, int] = {}
+
+    def make(self) -> None:
+        """Make one, unless there is one.
+
+        Raises:
+            OSError: the disk is full, say.
+        """
+        if self._fds:
+            return
+        self._made += 1
+        folder = f"{self._place}-{self._made}"
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(os.path.dirname(folder))
+        os.mkdir(folder)
+        flags = os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        try:
+            for name in (SPEC, ENV, LOG, SPOOL, NEW_MANIFEST):
+                self._fds[name] = os.open(
+                    f"{folder}/{name}", flags | (os.O_RDWR if name == LOG else os.O_WRONLY), 0o644
+                )
+        except OSError:
+            self._drop()
+            raise
+
+    def take(self, folder: str) -> dict[str, int]:
+        """Give it its name. Returns the files of it, open and empty.
+
+        Raises:
+            OSError: there is such a folder already, or it cannot be made.
+        """
+        if os.path.lexists(folder):
+            raise FileExistsError(errno.EEXIST, "there is one already", folder)
+        if not self._named(folder):
+            self.make()
+            os.rename(f"{self._place}-{self._made}", folder)
+        fds, self._fds = self._fds, {}
+        return fds
+
+    def _named(self, folder: str) -> bool:
+        """Use the one that is there. False when there is none any more: somebody tidied up."""
+        if not self._fds:
+            return False
+        try:
+            os.rename(f"{self._place}-{self._made}", folder)
+        except OSError:
+            self._drop()
+            return False
+        return True
+
+    def _drop(self) -> None:
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds = {}
+        shutil.rmtree(f"{self._place}-{self._made}", ignore_errors=True)
 
 
 class Appended:
@@ -72,12 +148,21 @@ class Appended:
         return [self._sha.hexdigest(), self._size]
 
 
-def seal(folder: str, head: Mapping[str, Any], outcome: Mapping[str, Any], files: Mapping[str, Listed]) -> str:
-    """Write the manifest by rename. Returns its SHA-256."""
+def seal(
+    folder: str, head: Mapping[str, Any], outcome: Mapping[str, Any], files: Mapping[str, Listed], fd: int = -1
+) -> str:
+    """Write the manifest by rename. Returns its SHA-256.
+
+    Args:
+        fd: of the file that becomes the manifest, where it is open already.
+    """
     manifest = {"version": VERSION, **head, "outcome": outcome, "files": files}
     blob = _ENCODE(manifest).encode() + b"\n"
-    tmp = f"{folder}/.{MANIFEST}.{os.getpid()}.tmp"
-    write_new(tmp, blob)
+    tmp = f"{folder}/{NEW_MANIFEST}" if fd >= 0 else f"{folder}/.{MANIFEST}.{os.getpid()}.tmp"
+    if fd >= 0:
+        fill(fd, blob)
+    else:
+        write_new(tmp, blob)
     os.rename(tmp, f"{folder}/{MANIFEST}")
     return hashlib.sha256(blob).hexdigest()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -21,7 +22,20 @@ from core.failpoint import failpoint
 from core.fsio import no_space, sha256_file
 from lanes.child import outcome_of
 from lanes.pool.columns import CellRows, Columns
-from lanes.pool.folder import ENV, INDEX, LOG, METRICS, SPEC, Appended, Listed, seal, write_new
+from lanes.pool.folder import (
+    ENV,
+    INDEX,
+    LOG,
+    METRICS,
+    NEW_MANIFEST,
+    SPEC,
+    Appended,
+    Listed,
+    Spare,
+    fill,
+    seal,
+    write_new,
+)
 from lanes.pool.spool import FILE, EndRow, Frame, SpoolWriter, joined
 from lanes.pool.types import TableBytes
 
@@ -55,17 +69,25 @@ class Keeper:
     Attributes:
         finished: cells that ended and are not yet on disk.
         broken: why nothing more can be written; empty while it can.
+        no_room: the disk is full.
     """
 
     def __init__(
-        self, order: Mapping[str, Any], cells: Sequence[Any], columns: Columns, stale: Callable[[], str]
+        self,
+        order: Mapping[str, Any],
+        cells: Sequence[Any],
+        columns: Columns,
+        stale: Callable[[], str],
+        spare: Spare,
     ) -> None:
         self.finished: deque[Ended] = deque()
         self.broken = ""
+        self.no_room = False
         self._order = order
         self._cells = cells
         self._columns = columns
         self._stale = stale
+        self._spare = spare
         self._folder = str(order["folder"])
         self._lock = threading.Lock()
         self._ok: list[int] = []
@@ -74,7 +96,7 @@ class Keeper:
         self._slices: list[tuple[int, int, int]] = []
         self._files: dict[str, Listed] = {}
         self._spool: SpoolWriter | None = None
-        self._log_fd = -1
+        self._log_fd = self._manifest_fd = -1
         self._outside: tuple[int, int] | None = None
         self._metrics = Appended(f"{self._folder}/{METRICS}")
         self._flushed = self._begun = time.monotonic()
@@ -86,16 +108,18 @@ class Keeper:
             if why:
                 self._refuse("stale-input", why, every=True)
                 return False
-            os.mkdir(self._folder)
-            self._files[SPEC] = write_new(f"{self._folder}/{SPEC}", self._spec(spec))
-            self._files[ENV] = write_new(f"{self._folder}/{ENV}", env)
-            self._spool = SpoolWriter(f"{self._folder}/{FILE}")
-            self._log_fd = os.open(
-                f"{self._folder}/{LOG}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644
-            )
+            fds = self._spare.take(self._folder)
+            self._log_fd, self._manifest_fd = fds[LOG], fds[NEW_MANIFEST]
+            self._spool = SpoolWriter(fds[FILE])
+            try:
+                self._files[SPEC] = fill(fds[SPEC], self._spec(spec))
+            finally:
+                self._files[ENV] = fill(fds[ENV], env)
         except OSError as error:
-            cause = "disk-full" if no_space(error) else "setup"
-            self._refuse(cause, f"the run directory {self._folder} cannot be made: {error}")
+            if no_space(error):
+                self._give_back()
+            else:
+                self._refuse("setup", f"the run directory {self._folder} cannot be made: {error}")
             return False
         self._outside = (os.dup(1), os.dup(2))
         os.dup2(self._log_fd, 1)
@@ -123,7 +147,8 @@ class Keeper:
                 self._write(taken)
             except Exception as error:
                 self.broken = f"the results could not be written: {error}"
-                cause = "disk-full" if no_space(error) else "error"
+                self.no_room = no_space(error)
+                cause = "disk-full" if self.no_room else "error"
                 for cell in taken:
                     end = cell.end if cell.end and cell.end[0] != "succeeded" else None
                     self._ends.append(_row(cell, end or ("failed", cause, self.broken, None, ())))
@@ -152,6 +177,7 @@ class Keeper:
             "seconds": seconds,
             "manifest": manifest,
             "broken": self.broken,
+            "no_room": self.no_room,
         }
 
     def _write(self, taken: list[Ended]) -> None:
@@ -210,6 +236,19 @@ class Keeper:
         for cell in self._cells if every else self._cells[:1]:
             self._ends.append([cell[0], cell[1], "failed", cause, message, None, []])
 
+    def _give_back(self) -> None:
+        """The disk is full. That is no fault of any cell: they are as if never placed, and nothing is left of this."""
+        self.no_room = True
+        if self._spool is not None:
+            with contextlib.suppress(OSError):
+                self._spool.close()
+            for fd in (self._log_fd, self._manifest_fd):
+                os.close(fd)
+            self._spool = None
+            self._log_fd = self._manifest_fd = -1
+            self._files.clear()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
     def _spec(self, spec: bytes) -> bytes:
         head = {name: self._order[name] for name in ("nonce", "dir", "lane", "spec_digest", "grant")}
         cells = ",\n".join(['[%d,%d,"%s",%s]' % cell for cell in self._cells])  # noqa: UP031 (twice as fast)
@@ -249,9 +288,10 @@ class Keeper:
                 "succeeded": len(self._ok) + len(self._ends) - failed,
                 "failed": failed,
             }
-            return seal(self._folder, head, outcome, files)
+            return seal(self._folder, head, outcome, files, self._manifest_fd)
         except OSError as error:
             self.broken = self.broken or f"the batch could not be sealed: {error}"
+            self.no_room = self.no_room or no_space(error)
             return None
 
 

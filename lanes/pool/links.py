@@ -222,7 +222,7 @@ def _is_ours(sock: socket.socket) -> bool:
         _pid, uid, _gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
     except OSError:
         return False
-    return uid == os.getuid()
+    return bool(uid == os.getuid())
 
 
 def _nobody(_: Any) -> None:

@@ -6,6 +6,7 @@ a small context, the kind's own `run`, and a note of how it ended. Notes and row
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import importlib
@@ -29,6 +30,7 @@ from lanes.child import environment, outcome_of
 from lanes.pool import words as w
 from lanes.pool.columns import Columns
 from lanes.pool.context import CellContext, Shared
+from lanes.pool.folder import Spare
 from lanes.pool.inputs import Inputs
 from lanes.pool.keep import NOTHING, Ended, Keeper
 from lanes.pool.opens import Watch
@@ -36,6 +38,8 @@ from lanes.pool.words import Words
 
 BUDGET_S = 0.25  # after this no new cell is begun: counts and first errors are to be seen soon
 FLUSH_S = 0.01  # what is finished is on disk after this at the latest
+_QUICK_NS = 20_000  # a cell that took less has made no file
+_TICK_NS = 20_000_000  # a folder's time of change is no finer than this
 
 CellRow = tuple[int, int, str, str]  # job, attempt, key, parameters as JSON
 Order = Mapping[str, Any]  # a batch as the pool sends it
@@ -56,10 +60,15 @@ class Loop:
         self.kind_path = Path(setup["kind_path"])
         self.watch = Watch(self.kind_path, self.folder, tuple(setup.get("extra") or ()))
         self.inputs = Inputs()
+        self.spare = Spare(str(setup["spare"]))
         self._specs: dict[str, tuple[dict[str, Any], bytes]] = {}
         self._envs: dict[str, bytes] = {}
         self._ruined = ""  # why this process can run no more cells
         os.chdir(self.scratch)
+        self.scratch_fd = os.open(self.scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.scratch_at = os.fstat(self.scratch_fd).st_mtime_ns
+        self.doubtful = 0  # until then the folder may have changed and its time not
+        self.pid = os.getpid()
         _print_to_descriptors()
         self.watch.install()
         self.watch.on = True
@@ -88,7 +97,7 @@ class Loop:
         words[w.CELL], words[w.DONE] = -1, 0
         words[w.BATCH] = int(order["serial"])
         begun = time.monotonic()
-        keeper = Keeper(order, cells, self.columns, lambda: self.inputs.stale(spec.get("inputs") or ()))
+        keeper = Keeper(order, cells, self.columns, lambda: self.inputs.stale(spec.get("inputs") or ()), self.spare)
         try:
             if keeper.begin(spec_blob, self._env(digest, order, spec)):
                 failpoint("pool.begun")
@@ -101,6 +110,27 @@ class Loop:
         finally:
             words[w.BATCH] = 0
         return keeper.end(time.monotonic() - begun)
+
+    def prepare(self) -> None:
+        """Do ahead what the next batch needs. What cannot be done now is done then, and complained of."""
+        with contextlib.suppress(OSError):
+            self.spare.make()
+
+    def tidy(self) -> None:
+        """A cell wrote files or went elsewhere: the next one finds an empty folder again."""
+        self.watch.wrote = False
+        os.chdir(self.scratch)
+        with os.scandir(self.scratch) as entries:
+            left = list(entries)
+        for entry in left:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with contextlib.suppress(FileNotFoundError):  # a program that still runs tidied up as well
+                    os.unlink(entry.path)
+        found = os.fstat(self.scratch_fd).st_mtime_ns
+        if left or found != self.scratch_at:
+            self.scratch_at, self.doubtful = found, time.monotonic_ns() + _TICK_NS
 
     def _load(self, entry: str) -> Kind:
         module_name, _, class_name = entry.partition(":")
@@ -168,7 +198,8 @@ class _Batch:
         # Every line here runs up to 100,000 times a second: names are local, and nothing is done "to be safe".
         loop, keeper, shared = self.loop, self.keeper, self.shared
         watch, view, clock = loop.watch, loop.words.view, time.monotonic_ns
-        work, validate, loads = loop.kind.run, loop.kind.Params.model_validate, json.loads
+        work, validate = loop.kind.run, loop.kind.Params.model_validate
+        given = json.loads(f"[{','.join([cell[3] for cell in self.cells])}]")  # at once: a third of the time
         flush_out, flush_err, seek, here = sys.stdout.flush, sys.stderr.flush, os.lseek, os.SEEK_CUR
         finished = keeper.finished.append
         demanded = bool(self.demanded.get("rows") or self.demanded.get("last_step") is not None)
@@ -176,7 +207,8 @@ class _Batch:
         begun = clock()
         deadline, flush_at = begun + int(self.budget * 1e9), begun + int(FLUSH_S * 1e9)
         printed = 0
-        for index, (job, attempt, key, params) in enumerate(self.cells):
+        mine, who, changed, scratch = loop.pid, os.getpid, os.fstat, loop.scratch_fd
+        for index, (job, attempt, key, _) in enumerate(self.cells):
             now = clock()
             if now >= flush_at:
                 keeper.flush()
@@ -194,10 +226,12 @@ class _Batch:
             ctx: CellContext | None = None
             watch.on = True
             try:
-                ctx = CellContext(shared, job, attempt, key, validate(loads(params)))
+                ctx = CellContext(shared, job, attempt, key, validate(given[index]))
                 work(ctx)
             except BaseException as caught:
                 error = caught
+            if who() != mine:
+                os._exit(_exit_code(error))  # the child of a cell that forked: everything that follows is its parent's
             watch.on = False
             if watch.fresh:
                 self.tainted = watch.undeclared(self.digest, self.spec)
@@ -216,8 +250,11 @@ class _Batch:
             finished(ended)
             view[cell_word] = -1
             view[state] = index + 1
-            if watch.wrote:
-                self._tidy()
+            # Programs and libraries in C write unseen; looking would take longer than the shortest cells do.
+            if watch.wrote or (
+                clock() - now > _QUICK_NS and (changed(scratch).st_mtime_ns != loop.scratch_at or now < loop.doubtful)
+            ):
+                loop.tidy()
         keeper.flush()
 
     def stopped(self, job: int) -> bool:
@@ -254,15 +291,12 @@ class _Batch:
             cause, message = "incomplete", "exit 0, but " + "; ".join(missing)
         return Ended(job, attempt, ("failed", cause, message, seconds, self.tainted), None, steps)
 
-    def _tidy(self) -> None:
-        """A cell wrote files or went elsewhere: the next one finds an empty folder again."""
-        self.loop.watch.wrote = False
-        os.chdir(self.loop.scratch)
-        for entry in os.scandir(self.loop.scratch):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            else:
-                os.unlink(entry.path)
+
+def _exit_code(error: BaseException | None) -> int:
+    """What whoever waits for a child that a cell forked should see."""
+    if isinstance(error, SystemExit):
+        return error.code & 0xFF if isinstance(error.code, int) else int(error.code is not None)
+    return int(error is not None)
 
 
 class _LateFlush:

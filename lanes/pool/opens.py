@@ -19,6 +19,24 @@ from lanes.agent.safe import clean
 _FIXED = tuple(p + "/" for p in SYSTEM)
 _UNFIXED = tuple(p + "/" for p in NOT_SYSTEM)
 _WRITES = os.O_WRONLY | os.O_RDWR
+# After these the working folder may be another one, or hold files that this process did not open itself.
+_LEAVES = frozenset(
+    [
+        "os.chdir",
+        "os.mkdir",
+        "os.rename",
+        "os.symlink",
+        "os.link",
+        "os.fork",
+        "os.forkpty",
+        "os.posix_spawn",
+        "os.spawn",
+        "os.system",
+        "os.exec",
+        "subprocess.Popen",
+        "sqlite3.connect",
+    ]
+)
 
 
 class Watch:
@@ -27,7 +45,7 @@ class Watch:
     Attributes:
         on: set while the kind's own code runs.
         fresh: something was noted since it was last looked at.
-        wrote: a file was opened for writing since this was last reset.
+        wrote: something was done since this was last reset that may have changed the working folder.
         ours: the prefix of paths that are the batch's own.
     """
 
@@ -108,7 +126,7 @@ class Watch:
             self._note("r", args[1])
         elif event == "subprocess.Popen" and isinstance(args[0], str):
             self._note("r", args[0])
-        elif event in ("os.mkdir", "os.rename", "os.symlink", "os.link"):
+        if event in _LEAVES:
             self.wrote = True
 
     def _note(self, letter: str, path: str) -> None:

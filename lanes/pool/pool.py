@@ -24,6 +24,7 @@ from lanes.agent import procs
 from lanes.later import Message
 from lanes.pool.crew import Crew, Running, Worker, crew_key, spec_blob, why_not
 from lanes.pool.ends import death, done_of, never_ready, not_begun, over, running_end, whole
+from lanes.pool.folder import SPARE
 from lanes.pool.links import Link, Links
 from lanes.pool.recover import recover
 from lanes.pool.types import Batch, BatchDone, Cell
@@ -31,6 +32,7 @@ from lanes.pool.types import Batch, BatchDone, Cell
 IDLE_S = 60.0  # a worker without work is ended after this
 MOST_IDLE = 8
 AHEAD_S = 0.2  # a batch that was sent ahead waits no longer than this
+_REFUSED_S = 5.0  # for so long no worker is made for a kind that could not be loaded
 _TAINTED = 3  # so many workers of a crew are replaced because they had read undeclared files
 _ROOM = 0.7  # of its memory limit: a worker that holds more after a batch is not used again
 
@@ -57,6 +59,8 @@ class Pool:
         self._oom_kills = procs.oom_kills()
         self._closed = False
         shutil.rmtree(home.runtime / "pool", ignore_errors=True)  # of an earlier session, whose workers are dead
+        shutil.rmtree(home.batches / SPARE, ignore_errors=True)
+        (home.batches / SPARE).mkdir(parents=True)
         self._links = Links(home.create_runtime() / "pool.sock")
 
     # What the controller asks.
@@ -77,10 +81,21 @@ class Pool:
         with self._lock:
             return self._crew(crew).sizer.next()
 
+    def seconds(self, crew: str, cells: int) -> float:
+        """How long a batch of so many cells should take; infinity when nobody knows."""
+        with self._lock:
+            return self._crew(crew).sizer.seconds(cells)
+
     def free(self, crew: str) -> int:
         """Warm workers that wait for a batch."""
         with self._lock:
             return len(self._crew(crew).idle)
+
+    def load(self, crew: str) -> tuple[int, int]:
+        """(workers that have a batch, batches that wait for one)."""
+        with self._lock:
+            found = self._crew(crew)
+            return len(found.busy), len(found.waiting)
 
     def in_flight(self) -> dict[str, Batch]:
         with self._lock:
@@ -171,12 +186,20 @@ class Pool:
 
     def _serve(self, crew: Crew) -> None:
         """Batches that wait, to workers that wait; a new worker for each that finds none."""
+        if self._closed:
+            return
         while crew.waiting and crew.idle:
             run, worker = crew.waiting.pop(0), crew.idle.pop()
             worker.serial += 1
             run.serial = worker.serial
             crew.busy.append(worker)
             worker.give(run, self._order(run, worker))
+        if crew.refused and time.monotonic() - crew.refused_at < _REFUSED_S:
+            # Another worker would only find out the same again, once for each batch.
+            for run in [r for r in crew.waiting if not (r.ahead and crew.busy)]:
+                crew.waiting.remove(run)
+                if self._running.pop(run.batch.nonce, None) is not None:
+                    self._tell(run.batch, whole(run.batch, Cause.SETUP, crew.refused))
         for _ in range(crew.missing):
             run = next((r for r in crew.waiting if not r.ahead), crew.waiting[0])
             try:
@@ -267,6 +290,8 @@ class Pool:
         if worker.ended:
             return
         refused = answer.get("refused")
+        if refused is not None and not any(x.well for x in (*crew.idle, *crew.busy)):
+            crew.refused, crew.refused_at = str(refused), time.monotonic()
         if run is None:
             if refused is not None:
                 crew.leave(worker)
@@ -278,7 +303,8 @@ class Pool:
             done = done_of(run.batch, answer)
             # One that is being killed for a limit was quicker with its answer than we with the kill.
             keep = not answer["broken"] and run.killed is None and not self._spoiled(run, worker, done)
-            crew.deaths = 0
+            worker.well = True
+            crew.deaths, crew.refused = 0, ""
             crew.sizer.measured(len(done.ok) + len(done.ends), done.seconds)
         worker.run = None
         crew.leave(worker)
@@ -335,8 +361,6 @@ class Pool:
                 if run is not None:
                     crew.waiting.remove(run)
                     done = never_ready(run.batch, crew.deaths, error, late=worker.late)
-            if self._closed:
-                return
             self._serve(crew)
             if run is not None and done is not None and self._running.pop(run.batch.nonce, None) is not None:
                 self._tell(run.batch, done)

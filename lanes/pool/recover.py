@@ -12,7 +12,7 @@ from core.fsio import read_json, sha256_file
 from core.states import AttemptState, Cause
 from lanes.agent.safe import open_plain
 from lanes.pool.folder import INDEX, LOG, MANIFEST, SPEC, seal_dead
-from lanes.pool.spool import FILE, end_of, joined, read_spool
+from lanes.pool.spool import FILE, end_of, joined, once, read_spool
 from lanes.pool.types import BatchDone, Cell, CellEnd
 
 _TAIL = 64 << 10
@@ -27,7 +27,8 @@ def recover(
     Args:
         running: the end of the cell that ran when the worker died; it counts unless the spool says otherwise.
     """
-    frames, whole = read_spool(folder / FILE)
+    written, whole = read_spool(folder / FILE)
+    frames = once(written)
     with contextlib.suppress(OSError):
         if (folder / FILE).stat().st_size > whole and not (folder / MANIFEST).exists():
             os.truncate(folder / FILE, whole)

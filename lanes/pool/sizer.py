@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-TARGET_S = 0.06  # long enough to carry its own costs, short enough that results, errors and a cancel are seen at once
+import math
+
+TARGET_S = 0.03  # long enough to carry its own costs, short enough that results, errors and a cancel are seen at once
 FIRST = 32
-MOST = 4096
+MOST = 2048
 GROWTH = 8  # one quick batch must not lead to a huge slow one
 _NEWEST = 0.5  # weight of the newest batch in the running mean
 
@@ -24,8 +26,8 @@ class Sizer:
         return max(1, min(wanted, max(self._last, 1) * GROWTH, MOST))
 
     def seconds(self, cells: int) -> float:
-        """How long a batch of so many cells should take; 0 when nothing is known."""
-        return (self._per_cell or 0.0) * cells
+        """How long a batch of so many cells should take; infinity when nothing is known."""
+        return math.inf if self._per_cell is None else self._per_cell * cells
 
     def measured(self, cells: int, seconds: float) -> None:
         """A batch ran `cells` cells in `seconds`. One that ran none teaches nothing."""

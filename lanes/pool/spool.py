@@ -14,14 +14,15 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.states import AttemptState, Cause
+from lanes.pool.folder import SPOOL
 from lanes.pool.types import CellEnd, TableBytes
 
-FILE = "cells.spool"
+FILE = SPOOL
 
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -39,10 +40,10 @@ class Frame:
 
 
 class SpoolWriter:
-    """Appends frames and keeps the digest of what it wrote."""
+    """Appends frames to an empty file that is open for it, and keeps the digest of what it wrote."""
 
-    def __init__(self, path: Path | str) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
         self._sha = hashlib.sha256()
         self.size = 0
 
@@ -131,6 +132,52 @@ def end_of(row: EndRow) -> CellEnd:
         seconds if isinstance(seconds, float) else None,
         tuple(undeclared) if isinstance(undeclared, list | tuple) else (),
     )
+
+
+def once(frames: Sequence[Frame]) -> list[Frame]:
+    """The frames without cells that had ended in an earlier one, and without the rows of those.
+
+    A worker writes each cell once; a process that it left behind may have written some of them again.
+    """
+    seen: set[int] = set()
+    out: list[Frame] = []
+    for frame in frames:
+        told = {*frame.ok, *(int(row[0]) for row in frame.ends)}  # type: ignore[call-overload]
+        new = told - seen
+        seen |= new
+        if len(new) == len(told):
+            out.append(frame)
+            continue
+        tables = {name: only_of(table, new) for name, table in frame.tables.items()}
+        out.append(
+            Frame(
+                [job for job in frame.ok if job in new],
+                [row for row in frame.ends if row[0] in new],
+                {name: table for name, table in tables.items() if table.rows},
+                frame.seconds,
+            )
+        )
+    return out
+
+
+def only_of(table: TableBytes, jobs: Collection[int]) -> TableBytes:
+    """The rows of these jobs; zero bytes when there are none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    with pa.ipc.open_stream(pa.py_buffer(table.data)) as reader:
+        rows = reader.read_all()
+    keep = pc.is_in(rows.column("job"), value_set=pa.array(sorted(jobs), pa.int64()))
+    if pc.all(keep).as_py() is not False and rows.num_rows == table.rows:
+        return table
+    rows = rows.filter(keep).combine_chunks()
+    if not rows.num_rows:
+        return TableBytes(b"", 0, 0, 0)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    ends = pc.min_max(rows.column("job")).as_py()
+    return TableBytes(sink.getvalue().to_pybytes(), rows.num_rows, ends["min"], ends["max"])
 
 
 def joined(frames: Iterable[Mapping[str, TableBytes]]) -> dict[str, TableBytes]:

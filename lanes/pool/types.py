@@ -69,6 +69,7 @@ class BatchDone:
         back: jobs that did not begin, or whose work counts for nothing: as if never placed.
         manifest: SHA-256 of the batch's manifest.json; None when nobody could seal it.
         worker_died: the worker ended before the batch did.
+        no_room: the disk of the run directories is full.
     """
 
     nonce: str
@@ -79,3 +80,4 @@ class BatchDone:
     seconds: float
     manifest: str | None
     worker_died: bool = False
+    no_room: bool = False

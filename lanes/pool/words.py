@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 # What worker and pool say to each other. A snapshot with another number is not run in a pool.
-PROTOCOL = 2
+PROTOCOL = 3
 
 PID = 0
 READY = 1  # 1 once the kind is loaded

@@ -25,7 +25,8 @@ class PoolWorker:
     """A warm process for the cells of one crew.
 
     Args:
-        setup: folder, kind_path, entry, env (the whole of it but Ray's), protocol, socket, token.
+        setup: folder, kind_path, entry, env (the whole of it but Ray's), protocol, socket, token,
+            spare (where run directories are made ahead).
     """
 
     def __init__(self, setup: dict[str, Any]) -> None:
@@ -49,8 +50,10 @@ class PoolWorker:
             caller.send({"refused": self._refused})
             caller.receive()  # until it is heard
             return
+        self._loop.prepare()
         while (order := caller.receive()) is not None:
             caller.send(self._loop.run(order))
+            self._loop.prepare()
 
 
 def _load(setup: Mapping[str, Any]) -> Any:
@@ -59,13 +62,16 @@ def _load(setup: Mapping[str, Any]) -> Any:
     set_path(kind_path)
     forget(os.listdir(kind_path))
     words = importlib.import_module("lanes.pool.words")
+    # Looked at before anything else of it is used: what another version wants to be told we do not know.
+    if setup["protocol"] != getattr(words, "PROTOCOL", None):
+        raise RuntimeError(
+            f"the snapshot is of another version of lab ({getattr(words, 'PROTOCOL', None)}, not {setup['protocol']})"
+        )
     loop = importlib.import_module("lanes.pool.loop")
     for module in (words, loop):
         place = os.path.realpath(str(module.__file__))
         if not place.startswith(os.path.realpath(kind_path) + os.sep):
             raise RuntimeError(f"{module.__name__} comes from {place} and not from the snapshot {kind_path}")
-    if setup["protocol"] != words.PROTOCOL:
-        raise RuntimeError(f"the snapshot is of another version of lab ({words.PROTOCOL}, not {setup['protocol']})")
     page = words.Words(os.path.join(setup["folder"], "words"))
     procs = importlib.import_module("lanes.agent.procs")
     page.view[words.TICKS] = procs.start_ticks(os.getpid()) or 0

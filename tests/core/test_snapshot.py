@@ -167,6 +167,18 @@ def test_stored_once_and_mended_when_touched(home: Home, root: Path) -> None:
     assert (home.code / found.ref.store / "train.py").read_text() == "print(1)\n"
 
 
+def test_what_is_submitted_again_looks_young_to_retention(home: Home, root: Path) -> None:
+    found = look(root)
+    assert found.store(home)
+    folder = home.code / found.ref.store
+    os.utime(folder, (1000, 1000))
+    look(root)  # looking alone is no use of it
+    assert folder.stat().st_mtime == 1000
+    assert found.store(home)
+    assert folder.stat().st_mtime > 1_000_000
+    assert sorted(stored(home, found)) == ["pkg/a.py", "train.py"]
+
+
 def test_a_file_that_changes_meanwhile_is_noticed(home: Home, root: Path) -> None:
     found = look(root)
     (root / "train.py").write_text("print(2)\n")

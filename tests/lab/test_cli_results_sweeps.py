@@ -173,5 +173,5 @@ def test_gc_asks_first_and_does_what_it_said(home: Home, capsys: pytest.CaptureF
     assert "12 rows" in out(capsys, "results", "1")
     shown = out(capsys, "gc", "--results-older-than", "0s", "--yes")
     assert "results" in shown
-    assert "the results of jobs 2-7 were discarded by `lab gc`" in refused(capsys, "results", "1")
+    assert "the results of sweep 1 were discarded by `lab gc`" in refused(capsys, "results", "1")
     assert "has no unit" in refused(capsys, "gc", "--older-than", "30")

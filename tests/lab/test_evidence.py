@@ -13,7 +13,8 @@ from core.fsio import walk_files
 from core.home import Home
 from core.journal import Journal
 from lab.compare import Comparison, compare, table_difference
-from lab.evidence import Fetched, Verified, fetch, verify
+from lab.evidence import Verified, verify
+from lab.fetching import Fetched, fetch
 from tests.lab.conftest import Submit
 from tests.lab.toys import finish
 

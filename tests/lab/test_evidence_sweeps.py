@@ -11,7 +11,9 @@ from core.errors import JobFailed, NotFound
 from core.fsio import walk_files
 from core.home import Home
 from core.journal import Journal, Role
-from lab.evidence import Fetched, Verified, fetch, verify
+from core.tables import read_table
+from lab.evidence import Verified, verify
+from lab.fetching import Fetched, fetch
 from tests.core.pooled import batch, compact, end, sweep
 from tests.lab.batches import folder
 
@@ -79,6 +81,17 @@ def test_verify_finds_damaged_rows(home: Home, swept: int) -> None:
     file.write_bytes(blob)
     for found in checked(home, swept, swept + 1):
         assert any("is damaged" in p for p in found.problems)
+
+
+def test_a_sweep_that_left_nothing_is_not_verified(home: Home, swept: int) -> None:
+    with Journal.open(home, Role.CONTROLLER) as journal, journal.transaction() as tx:
+        empty = sweep(tx, {"a": [7, 8]})
+        end(tx, empty, "failed")
+    (found,) = checked(home, empty)
+    assert found.problems == (f"sweep {empty} is failed: there is nothing sealed to verify",)
+    with Journal.open(home) as journal, pytest.raises(NotFound, match=f"no committed results of sweep {empty} "):
+        read_table(home, journal.conn, "t", [empty])
+    assert checked(home, swept)[0].ok
 
 
 def test_fetch_of_a_sweep(home: Home, swept: int, tmp_path: Path) -> None:

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from core.digests import Digests
-from core.errors import NotFound
+from core.errors import Exit, NotFound
 from core.home import Home
 from core.journal import Event, Journal, Role, query
 from core.states import EventKind as K
 from core.tables import part_problems, read_table
-from lab import gc
+from lab import gc, main
 from lab.answers import answers_for
-from lab.evidence import fetch, verify
+from lab.evidence import verify
+from lab.fetching import fetch
 from lab.gc import DAY_S, Collected, Limits, Plan, collect, plan
 from tests.core.pooled import batch, compact, end, sweep
 from tests.lab.conftest import Submit
@@ -266,6 +267,25 @@ def test_batch_folders_go_when_their_rows_are_in_files(home: Home) -> None:
         assert "were discarded on" in cell.notes[0]
 
 
+def test_logs_say_that_they_were_discarded(
+    home: Home, jobs: tuple[int, int, int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, bad, _ = jobs
+    s = in_batches(home)
+    with Journal.open(home, Role.CONTROLLER) as journal:
+        compact(journal)
+    monkeypatch.setenv("LAB_HOME", str(home.path))
+    home.run_dir(bad, 1).log.write_text("it broke\n")
+    assert [main.main(["logs", str(i)]) for i in (bad, s + 1)] == [0, 0]
+    assert capsys.readouterr().out == f"it broke\nlog of {s + 1}\n"
+    removed(home, planned(home))
+    for job in (bad, s + 1):
+        assert main.main(["logs", str(job)]) == Exit.NOT_FOUND
+        said = capsys.readouterr().err
+        assert f"the log of attempt 1 of job {job} was discarded on 2" in said
+        assert f"`lab rerun {job}` runs it again" in said
+
+
 def test_results_of_cells_are_hidden_and_the_compactor_frees_them(home: Home, tmp_path: Path) -> None:
     s = in_batches(home)
     with Journal.open(home, Role.CONTROLLER) as journal:
@@ -287,6 +307,28 @@ def test_what_answers_for_a_younger_sweep_is_kept(home: Home) -> None:
         sweep(tx, {"a": [77]}, members=[s + 1, s + 4])  # it is not over
     said = planned(home, Limits(results_older_than_s=0.0), days=1)
     assert [i.job for i in said.items if i.sort == gc.RESULTS_OF] == [s + 2, s + 3, s + 5, s + 6]
+
+
+def test_what_goes_is_counted_once(home: Home, jobs: tuple[int, int, int]) -> None:
+    good, bad, _ = jobs
+    said = planned(home, Limits(results_older_than_s=0.0))
+    assert {i.sort for i in said.items if i.job == good} == {gc.RESULTS_OF}
+    assert {i.sort for i in said.items if i.job == bad} == {gc.FAILED}
+    paths = [p for i in said.items for p in i.paths]
+    assert not [p for p in paths for q in paths if p != q and p.startswith(f"{q}/")]
+    assert {i.sort for i in planned(home).items if i.job == good} == {gc.SCRATCH}
+
+
+def test_run_directories_that_were_made_ahead(home: Home) -> None:
+    in_batches(home)
+    spare = home.batches / ".spare" / "77-1"
+    spare.mkdir(parents=True)
+    (spare / "log.txt").touch()
+    assert planned(home, days=0).items == ()
+    said = planned(home, days=2)
+    assert [i.paths for i in said.items] == [("batches/.spare/77-1",)]
+    removed(home, said)
+    assert [p.name for p in spare.parent.iterdir()] == []
 
 
 def test_live_rows_of_old_attempts_are_forgotten(home: Home, jobs: tuple[int, int, int]) -> None:

@@ -145,3 +145,8 @@ def test_logs_of_a_pooled_cell(lab: Lab) -> None:
     open_sweep(lab.home, sweep.id)
     batch(lab.home, 2, 3, failed={3: "it broke"}, log="says {job}\n")
     assert (sweep.cell(1).logs(), sweep.logs()) == ("says 2\n", "says 3\n")
+    # A run directory by that name is not its own.
+    stray = lab.home.run_dir(2, 1).artifacts
+    stray.mkdir(parents=True)
+    (stray / "odd.txt").write_text("")
+    assert sweep.cell(1).artifacts() == {}

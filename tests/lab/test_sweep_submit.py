@@ -364,3 +364,21 @@ def test_preparing_a_sweep_writes_nothing(home: Home, here: Path, toy: Path) -> 
     assert isinstance(prepared, PreparedSweep)
     assert [json.loads(c.params)["alpha"] for c in prepared.cells.rows] == [1, 2]
     assert not home.path.exists()
+
+
+def test_only_what_will_run_is_borrowed(home: Home, ask: Submit, sweep: Sweep) -> None:
+    """A sweep shares the fate of the cells that it borrows: not of those that a person holds, or others may stop."""
+    waits = ask(alpha=100)
+    lenders = [
+        sweep(alpha=[1, 2], request={"held": True}),
+        sweep(alpha=[3, 4], request={"max_fails": 1}),
+        sweep(alpha=[5, 6], request={"after": [f"ok:{waits.id}"]}),
+        ask(alpha=7, request={"held": True}),
+    ]
+    assert sweep(alpha=[1, 3, 5, 7, 9]).cells == 5
+    with Journal.open(home, Role.CONTROLLER) as journal, journal.transaction() as tx:
+        for lender in lenders:
+            tx.append(K.RELEASED, job=lender.id)
+        tx.append(K.JOB_ENDED, job=waits.id, data={"state": "succeeded", "cause": "ok", "reason": ""})
+    again = sweep(alpha=[2, 4, 6, 8])
+    assert (again.cells, again.live) == (2, 2), "neither what failures of others stop, nor what is not there"

@@ -110,6 +110,24 @@ def test_pooled_jobs_that_belong_to_no_sweep(shared_home: Home, sub: Submitter) 
     assert wait_end(shared_home, after).state is S.SUCCEEDED
 
 
+def test_pooled_jobs_that_come_one_after_the_other(shared_home: Home, sub: Submitter) -> None:
+    """Each is submitted while those before it are being placed: none is placed twice, a cancel finds its own."""
+    made = []
+    for i in range(60):
+        made.append(sub.job({"i": i}))
+        wake(shared_home)
+        if i % 20 == 7:
+            ask(shared_home, K.CANCEL_ASKED, made[-1])
+    states = [wait_end(shared_home, j).state for j in made]
+    assert [s for i, s in enumerate(states) if i % 20 != 7] == [S.SUCCEEDED] * 57
+    assert {states[i] for i in (7, 27, 47)} <= {S.SUCCEEDED, S.CANCELLED}
+    with Journal.open(shared_home) as journal:
+        spans = [c for e in query.events(journal.conn) if e.kind == K.BATCH_PLACED for c in e.data["cells"]]
+    placed = [j for j in made if sum(first <= j <= last for first, last, _ in spans) > 1]
+    assert placed == []
+    assert "a bug of ours" not in tail(shared_home)
+
+
 def test_what_the_pool_refuses_runs_by_itself(shared_home: Home, tmp_path: Path) -> None:
     from core.fsio import sha256_file
 

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.home import Home
-from core.journal import Journal, query
+from core.journal import Event, Journal, Role, query
 from core.states import AttemptState, Cause, JobState
 from core.states import EventKind as K
 from lanes import decide
 from lanes.decide import Known, conclude_batch, sweep_ended, tally
 from lanes.pool.types import BatchDone, CellEnd
 from lanes.ranges import Ids, count, runs_of, spans_of
+from lanes.start import wake
 from tests.lanes.cells import Submitter, ask, check_cells, counts, grid, wait_end
 from tests.lanes.test_decide import job as job_row
 from tests.support import job, tail, wait_for, wait_state
@@ -333,3 +334,27 @@ def test_a_plain_requeue_answers_what_was_asked_meanwhile() -> None:
     row = job_row(wish="hold")
     assert [e.kind for e in decide.answered_in_queue(row.id, row.wish)] == [K.HELD]
     assert decide.answered_in_queue(row.id, None) == []
+
+
+def test_a_sweep_and_its_cells_are_asked_about_at_once(shared_home: Home, sub: Callable[..., Submitter]) -> None:
+    """One answer for each: a cell that ends with its sweep is not ended a second time, nor held after its end."""
+    mine = sub()
+    for first in (K.CANCEL_ASKED, K.HOLD_ASKED):
+        s = mine.sweep(grid(6), held=True)
+        with Journal.open(shared_home, Role.CLIENT) as journal, journal.transaction() as tx:
+            tx.extend([Event(first, job=s + 3), Event(K.CANCEL_ASKED, job=s), Event(first, job=s + 5)])
+        wake(shared_home)
+        assert wait_end(shared_home, s).state is JobState.CANCELLED
+        assert counts(shared_home, s) == {"cancelled": 6}
+
+
+def test_what_has_ended_is_never_held_again(tmp_path: Path) -> None:
+    """An event that says so does no harm, in a replay either."""
+    with Journal.open(Home(tmp_path / "home"), Role.CONTROLLER, create=True) as journal:
+        with journal.transaction() as tx:
+            data = {"spec": "d", "kind": "k", "name": "", "params": {}, "key": "x", "priority": 0, "after": []}
+            tx.append(K.SUBMITTED, job=1, data={**data, "tags": [], "note": ""})
+            tx.append(K.JOB_ENDED, job=1, data={"state": "cancelled", "cause": "cancelled", "reason": ""})
+            for kind in (K.HELD, K.RELEASED, K.CANCELLING, K.REQUEUED):
+                tx.append(kind, job=1)
+        assert query.job(journal.conn, 1).state is JobState.CANCELLED

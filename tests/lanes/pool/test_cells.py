@@ -15,6 +15,8 @@ from core.errors import BadInput
 from core.rundir import RunDir, verify_manifest
 from core.spec import CodeRef
 from core.states import AttemptState, Cause
+from lanes.pool import pool
+from lanes.pool.spool import read_spool
 from lanes.rows import Tables
 from tests.lanes.pool.toys import SOURCE, Bench, declared, ends, only, rows
 
@@ -236,6 +238,54 @@ def test_undeclared_reads_are_shown(bench: Bench, toy: CodeRef, tmp_path: Path) 
 def test_cells_leave_nothing_for_one_another(bench: Bench, toy: CodeRef) -> None:
     done = bench.run(bench.spec(toy), "scratch", "scratch")
     assert [r["word"] for r in rows(done)] == ['[[], "left"]'] * 2
+
+
+def test_a_cell_finds_the_folder_empty_whoever_wrote(bench: Bench, toy: CodeRef) -> None:
+    """Another folder, a program's file, and one that only C code saw being made."""
+    unseen = ["chdir", "scratch", "child", "scratch", "in_c", "scratch", "in_c", "scratch"]
+    done = bench.run(bench.spec(toy), *unseen)
+    assert not done.ends
+    assert [r["word"] for r in rows(done)] == ['[[], "left"]'] * 4
+    # By itself, in a process that has tidied up nothing lately.
+    for ruin in ("in_c", "chdir", "child"):
+        bench.run(bench.spec(toy), ruin)
+        assert [r["word"] for r in rows(bench.run(bench.spec(toy), "scratch"))] == ['[[], "left"]']
+
+
+def test_the_child_of_a_cell_does_not_run_the_batch(bench: Bench, toy: CodeRef) -> None:
+    cells = bench.cells("row", "fork", "row", {"do": "fork", "x": 3, "path": "raise"}, "row")
+    batch = bench.start(bench.spec(toy), cells)
+    done = bench.wait(batch)
+    assert not done.worker_died
+    assert [r["x"] for r in rows(done)] == [0, 1, 2, 3, 4]
+    frames, _ = read_spool(bench.path(batch) / "cells.spool")
+    assert [job for f in frames for job in f.ok] == [c.job for c in cells], "each is written once"
+    log = (bench.path(batch) / "log.txt").read_text()
+    assert log.splitlines() == ["fork 1", "fork 3"], "nothing of the children"
+    assert verify_manifest(RunDir(bench.path(batch))) == []
+    assert len(bench.run(bench.spec(toy), "row").ok) == 1
+
+
+def test_a_kind_that_cannot_be_loaded_is_tried_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = bench.snapshot(SOURCE, "missing")
+    stored = bench.home.code / ref.store / "missing.py"
+    stored.chmod(0o644)
+    stored.write_text("raise RuntimeError('no such luck')\n")
+    hired: list[str] = []
+    hire = bench.pool._hire
+    monkeypatch.setattr(bench.pool, "_hire", lambda crew, batch: hired.append(batch.nonce) or hire(crew, batch))
+    monkeypatch.setattr(pool, "_REFUSED_S", 600.0)
+    spec = bench.spec(ref, "missing:Toy")
+    first = bench.run(spec, "row", "row")
+    for _ in range(3):
+        again = bench.run(spec, "row", "row")
+        assert [(e.cause, e.message) for e in again.ends] == [(Cause.SETUP, first.ends[0].message)] * 2
+    assert len(hired) == 1
+    # It is not for ever: what was missing may be there again.
+    stored.write_text(SOURCE)
+    monkeypatch.setattr(pool, "_REFUSED_S", 0.0)
+    assert len(bench.run(spec, "row").ok) == 1
+    assert len(hired) == 2
 
 
 def test_a_cell_that_ruins_the_process(bench: Bench, toy: CodeRef) -> None:

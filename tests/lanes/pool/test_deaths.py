@@ -68,6 +68,51 @@ def test_two_batches_on_one_worker_that_dies(bench: Bench, toy: CodeRef, tmp_pat
     assert len(bench.run(spec, "row").ok) == 1
 
 
+def test_what_waits_goes_to_whoever_is_free_first(bench: Bench, toy: CodeRef, tmp_path: Path) -> None:
+    """Two workers, one of them with a long cell: nothing waits behind that."""
+    spec, slow, quick = bench.spec(toy, env={"OWN": "two"}), tmp_path / "slow", tmp_path / "quick"
+    first = bench.start(spec, bench.cells({"do": "wait", "path": str(slow)}))
+    second = bench.start(spec, bench.cells({"do": "wait", "path": str(quick)}))
+    for path in (slow, quick):
+        wait_for(Path(f"{path}.here").exists, "both to run")
+    waits = [bench.start(spec, bench.cells("row", "row"), ahead=True) for _ in range(2)]
+    assert bench.pool.load(bench.pool.crew(first.spec_digest, spec)) == (2, 2)
+    quick.write_text("")
+    assert len(bench.wait(second).ok) == 1
+    for batch in waits:
+        assert len(bench.wait(batch).ok) == 2
+    # One that was sent ahead and finds nobody comes back, and can be placed anew.
+    slow_again = bench.start(spec, bench.cells({"do": "wait", "path": str(slow)}))
+    wait_for(lambda: bench.pool.load(bench.pool.crew(first.spec_digest, spec)) == (2, 0), "both to be busy")
+    third = bench.start(spec, bench.cells("row", "row"), ahead=True)
+    done = bench.wait(third)
+    assert (done.ok, done.ends, _places(done.back)) == ([], [], [0, 1])
+    # One that was not has a worker made for it.
+    assert len(bench.run(spec, "row").ok) == 1
+    slow.write_text("")
+    assert {bench.next().nonce, bench.next().nonce} == {first.nonce, slow_again.nonce}
+
+
+def test_a_worker_that_dies_before_its_first_batch(bench: Bench, toy: CodeRef, tmp_path: Path) -> None:
+    """One is made while another batch runs, is no longer needed, and dies idle: nobody notices."""
+    spec, path = bench.spec(toy, env={"OWN": "early"}), tmp_path / "go"
+    crew = bench.pool.crew("early", spec)
+    bench.start(spec, bench.cells({"do": "wait", "path": str(path)}))
+    wait_for(Path(f"{path}.here").exists, "the first to run")
+    extra = bench.start(spec, bench.cells("row"))
+    bench.pool.stop_cells({extra.cells[0].job}, Cause.CANCELLED)
+    assert len(bench.wait(extra).ends) == 1
+    wait_for(lambda: bench.pool.free(crew) == 1, "the worker that was made for it")
+    (worker,) = bench.pool._crew(crew).idle
+    assert worker.serial == 0
+    assert worker.proc is not None
+    os.kill(worker.proc.pid, signal.SIGKILL)
+    wait_for(lambda: bench.pool.free(crew) == 0, "its end to be seen")
+    assert len(bench.run(spec, "row").ok) == 1
+    path.write_text("")
+    assert len(bench.next().ok) == 1
+
+
 def test_cells_that_end_the_process(bench: Bench, toy: CodeRef) -> None:
     batch = bench.start(bench.spec(toy), bench.cells("row", "exit", "row"))
     done = bench.wait(batch)
@@ -116,12 +161,11 @@ def test_cancel_of_a_batch_that_waits_behind_another(bench: Bench, toy: CodeRef,
     _wait_held(bench, path, bench.path(first), 1)
     second = bench.start(spec, bench.cells("row", "row"))
     bench.pool.stop_cells({second.cells[0].job}, Cause.CANCELLED)
+    done = bench.wait(second)
+    assert ends(done) == [(0, "cancelled", "cancelled", "cancelled before it began")], "it need not wait for that"
+    assert _places(done.back) == [1]
     path.write_text("")
-    found = {done.nonce: done for done in (bench.next(), bench.next())}
-    assert _places(found[first.nonce].ok) == [0, 1]
-    done = found[second.nonce]
-    assert 1 in _places(done.ok)
-    assert [e.cause for e in done.ends] in ([Cause.CANCELLED], []), "it may have been over before it was cancelled"
+    assert _places(bench.wait(first).ok) == [0, 1]
 
 
 def test_cancel_while_a_batch_runs(bench: Bench, toy: CodeRef, tmp_path: Path) -> None:

@@ -171,6 +171,27 @@ class Toy(Kind):
         (ctx.work / "left.txt").write_text("left")
         self.row(ctx, json.dumps([there, (ctx.work / "left.txt").read_text()]))
 
+    def do_chdir(self, ctx, p):
+        os.chdir("/")
+
+    def do_child(self, ctx, p):
+        import subprocess
+        subprocess.run(["/bin/sh", "-c", "echo left > child.txt"], check=True)
+
+    def do_in_c(self, ctx, p):
+        import ctypes
+        libc = ctypes.CDLL(None)
+        libc.close(libc.creat(b"c.txt", 0o644))
+
+    def do_fork(self, ctx, p):
+        pid = os.fork()
+        if pid == 0 and p.path:
+            raise RuntimeError("in the child")
+        if pid:
+            os.waitpid(pid, 0)
+            print(f"fork {p.x}")
+        self.row(ctx)
+
     def do_planned(self, ctx, p):
         ctx.expect(rows={"t": 2})
         for _ in range(p.x):
@@ -252,7 +273,9 @@ class Bench:
             out.append(Cell(start + i, 1, f"{start + i:064x}", json.dumps(params)))
         return tuple(out)
 
-    def start(self, spec: dict[str, Any], cells: tuple[Cell, ...], *, time_limit: float | None = None) -> Batch:
+    def start(
+        self, spec: dict[str, Any], cells: tuple[Cell, ...], *, time_limit: float | None = None, ahead: bool = False
+    ) -> Batch:
         nonce = f"{next(self._specs):08x}"
         cores = spec["needs"]["cores"]
         batch = Batch(
@@ -264,7 +287,7 @@ class Bench:
             grant={"cores": cores, "memory_mb": spec["needs"]["memory_mb"], "gpus": [], "resources": []},
             cells=cells,
         )
-        self.pool.start(batch, time_limit=time_limit)
+        self.pool.start(batch, time_limit=time_limit, ahead=ahead)
         return batch
 
     def wait(self, batch: Batch) -> BatchDone:
