@@ -55,6 +55,8 @@ def _lane_row(snapshot: Snapshot, lane: LaneFact, held: list[Holding], labels: M
     if heard is not None and heard > _LONG_S and snapshot.controller_alive and lane.state in _LINKED:
         heard = None  # the controller, which knows, says that it answers; only nobody wrote down when
     cores = sum(h.cores for h in held)
+    if lane.cores:
+        cores = min(cores, lane.cores)  # a batch that waits at a worker for the one before it holds no slot of its own
     gpus = sum(h.gpus for h in held)
     slots = f"{cores}/{lane.cores}" if lane.cores else str(cores) if cores else ""
     wish = {"drain": "drain asked", "resume": "resume asked"}.get(lane.wish or "", "")
