@@ -198,7 +198,9 @@ def jobs(
         where.append("sweep = ?")
         args.append(str(sweep))
     if states:
-        where.append(f"state IN ({', '.join('?' * len(states))})")
+        # What has ended is looked for from the newest on: by the index of states, all of it would be sorted first.
+        column = "+state" if any(s.terminal for s in states) else "state"
+        where.append(f"{column} IN ({', '.join('?' * len(states))})")
         args += [str(s) for s in states]
         if not any(s.terminal for s in states):
             if top:

@@ -309,3 +309,16 @@ def test_recovery_keeps_cells_and_rows_that_were_not_in_files_yet(home: Home, tm
     assert report.lost == 4
     with Journal.open(home) as journal:
         assert [j.id for j in query.jobs(journal.conn)] == [plain]
+
+
+def test_the_newest_are_found_without_reading_all(home: Home) -> None:  # noqa: F811
+    """Counted in steps of SQLite, not in seconds: what ended last must not cost more when more has ended."""
+    with Journal.open(home, Role.CONTROLLER, create=True) as journal:
+        with journal.transaction() as tx:
+            tx.extend(e for job in range(1, 3001) for e in (submitted(job), ended(job)))
+        steps: list[None] = []
+        journal.conn.set_progress_handler(lambda: steps.append(None), 1000)
+        assert len(query.jobs(journal.conn, states=(JobState.SUCCEEDED, JobState.FAILED), limit=8, top=True)) == 8
+        few = len(steps)
+        journal.conn.execute("SELECT * FROM job WHERE state = 'succeeded' ORDER BY name LIMIT 8").fetchall()
+        assert few < 10 < len(steps) - few, "the twin reads all of them"
