@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lab.compare import Comparison
     from lab.submission import Planned, Submitted
     from lab.submitter import Submitter
+    from lanes.start import Bell
 
 __all__ = ["Job", "Jobs", "Lab", "Status", "StillRunning", "Sweep"]
 
@@ -354,13 +355,13 @@ class Lab:
             raise failure_of(self.journal.conn, row)
         return row
 
-    def tell(self) -> None:
-        """The journal has news: see that a controller runs, and wake it."""
+    def tell(self, bell: Bell | None = None) -> None:
+        """The journal has news: see that a controller runs, and wake it (with `bell`, where the caller has one)."""
         from lanes.start import ensure_controller, wake
 
         if self._start:
             ensure_controller(self.home)
-        wake(self.home)
+        bell.wake() if bell is not None else wake(self.home)
 
     def _submit(self, requests: Sequence[Request], cwd: str | Path | None) -> Jobs:
         from lab.submission import submit

@@ -22,7 +22,7 @@ from lab.planning import Prepared, Preparer, store_code
 from lab.recording import Draft, record
 from lab.studies import study_of
 from lab.submission import draft_of
-from lanes.start import announce
+from lanes.start import Bell
 
 if TYPE_CHECKING:
     from lab.api import Lab
@@ -36,6 +36,7 @@ class Submitter:
         self._request = request
         self._preparer = Preparer(lab.home, cwd, lab.journal if lab.home.journal.exists() else None)
         self._journal: Journal | None = None
+        self._bell: Bell | None = None
         self._like: tuple[Kind, Draft, Keys] | None = None
 
     def __enter__(self) -> Self:
@@ -49,6 +50,9 @@ class Submitter:
         if self._journal is not None:
             self._journal.close()
             self._journal = None
+        if self._bell is not None:
+            self._bell.close()
+            self._bell = None
 
     def submit(self, **parameters: Any) -> Job:
         """Submit one job, as `Lab.submit` does.
@@ -59,9 +63,11 @@ class Submitter:
         draft = self._draft(parameters)
         if self._journal is None:
             self._journal = Journal.open(self._lab.home, Role.CLIENT, create=True)
-        announce(self._lab.home)
+        if self._bell is None:
+            self._bell = Bell(self._lab.home)
+        self._bell.announce()
         answer = record(self._journal, [draft])[0]
-        self._lab.tell()
+        self._lab.tell(self._bell)
         return Job(self._lab, answer.id, answer=answer.answer, message=answer.message)
 
     def _draft(self, parameters: dict[str, Any]) -> Draft:

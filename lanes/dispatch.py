@@ -18,16 +18,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from core.journal import Event, Tx, query
-from core.journal.query import Job
 from core.states import AttemptState, Cause, EventKind
 from lanes import decide, lookups
 from lanes.decide import Known
 from lanes.ledger import grant_of
-from lanes.lookups import CellRow
+from lanes.lookups import CellRow, Waiting
 from lanes.mirror import Mirror, Spec, say
 from lanes.parts import of_committed, part_of
 from lanes.pool.types import Batch, BatchDone, Cell, CellEnd
-from lanes.ranges import Span, runs_of, spans_of
+from lanes.ranges import Span, runs_of
 from lanes.sweeps import LiveSweep
 
 if TYPE_CHECKING:
@@ -143,10 +142,9 @@ class Dispatch:
                 return
             self.send_cells(sweep, spec, lane, (), slots=2 * busy, ahead=True)
 
-    def send_jobs(self, jobs: Sequence[Job], spec: Spec, lane: str, gpus: tuple[int, ...]) -> None:
+    def send_jobs(self, jobs: Sequence[Waiting], spec: Spec, lane: str, gpus: tuple[int, ...]) -> None:
         """Send pooled jobs that belong to no sweep."""
-        rows = lookups.jobs(self.m.journal.conn, spans_of(sorted(j.id for j in jobs)))
-        self._send(rows, None, spec, lane, gpus)
+        self._send(sorted(job.row for job in jobs), None, spec, lane, gpus)
 
     def _send(
         self,

@@ -20,6 +20,49 @@ class CellRow(NamedTuple):
     attempts: int
 
 
+class Waiting(NamedTuple):
+    """A job (no sweep, no cell) that could be placed now.
+
+    Attributes:
+        key, params: of one that is pooled, else "".
+        depends: others had to end first.
+    """
+
+    id: int
+    priority: int
+    pooled: bool
+    attempts: int
+    spec: str
+    key: str
+    params: str  # JSON
+    depends: bool
+
+    @property
+    def row(self) -> CellRow:
+        return CellRow(self.id, self.key, self.params, self.spec, self.attempts)
+
+
+def queue(conn: sqlite3.Connection, limit: int, *, after: tuple[int, int] | None = None) -> list[Waiting]:
+    """What `query.queue` says, in the same order, of a job only what its placement needs: one event is read, once.
+
+    Args:
+        after: (priority, id) of the last job of the page before.
+    """
+    priority, last = after or (1 << 62, 0)
+    rows = conn.execute(_QUEUE, (priority, priority, last, limit))
+    return [Waiting(r[0], r[1], bool(r[2]), r[3], r[4], r[5], r[6], bool(r[7])) for r in rows]
+
+
+_QUEUE = """SELECT s.id, s.priority, s.pooled, s.attempts, e.data ->> '$.spec',
+        iif(s.pooled, s.key, ''), iif(s.pooled, e.data ->> '$.params', ''),
+        EXISTS (SELECT 1 FROM dep WHERE job = s.id)
+    FROM job_state s JOIN event e ON e.seq = s.submit
+    WHERE s.state = 'queued' AND s.sweep IS NULL AND s.cells IS NULL AND s.wish IS NULL
+        AND NOT EXISTS (SELECT 1 FROM dep d JOIN job_state u ON u.id = d.needs WHERE d.job = s.id AND u.ended IS NULL)
+        AND (s.priority < ? OR (s.priority = ? AND s.id > ?))
+    ORDER BY s.priority DESC, s.id LIMIT ?"""
+
+
 def live_sweeps(conn: sqlite3.Connection, after: int) -> list[int]:
     """Ids above `after` of sweeps that have not ended."""
     sql = """SELECT s.id FROM sweep s JOIN job_state j ON j.id = s.id

@@ -17,6 +17,7 @@ from core.states import Cause, EventKind, JobState, LaneState
 from lanes import decide, lookups
 from lanes.dispatch import Dispatch
 from lanes.ledger import grant_of
+from lanes.lookups import Waiting
 from lanes.mirror import Mirror, Spec, say
 from lanes.placement import LaneView, Placed, Wanted, can_ever, place, room
 from lanes.sweeps import LiveSweep, Sweeps
@@ -33,7 +34,7 @@ class _Candidate:
 
     order: tuple[int, int]
     spec: Spec
-    jobs: tuple[Job, ...] = ()
+    jobs: tuple[Waiting, ...] = ()
     sweep: LiveSweep | None = None
     cell: int | None = None  # of a sweep whose cells run by themselves
     pooled: bool = False
@@ -46,7 +47,7 @@ class Scheduler:
         self.m = mirror
         self.sweeps = sweeps
         self.dispatch = dispatch
-        self._queue: list[Job] = []  # the first of those that could be placed; the journal has more if `_more`
+        self._queue: list[Waiting] = []  # the first of those that could be placed; the journal has more if `_more`
         self._more = False
         self._unanswerable: set[tuple[int, str | None]] = set()
         self._shallow = False  # the last look was a short one, for want of a free slot
@@ -186,7 +187,7 @@ class Scheduler:
                 job = c.jobs[0] if c.cell is None else query.job(self.m.journal.conn, c.cell)
                 gone.add(job.id)
                 data = {"nonce": secrets.token_hex(8), "grant": grant_of(c.spec.needs, p.gpus)}
-                events.append(Event(EventKind.PLACED, job.id, self._next_attempt(job), p.lane, data))
+                events.append(Event(EventKind.PLACED, job.id, self._next_attempt(job.id, job.attempts), p.lane, data))
         if gone:
             self._queue = [job for job in self._queue if job.id not in gone]
         return events
@@ -197,7 +198,7 @@ class Scheduler:
         return [c for c, _ in zip(both, range(_MOST), strict=False)]
 
     def _single(self, views: list[LaneView]) -> Iterator[_Candidate]:
-        crews: dict[str, list[Job]] = {}
+        crews: dict[str, list[Waiting]] = {}
         for job in self._queue:
             if job.pooled and self.dispatch.poolable(self.m.spec(job.spec)):
                 crews.setdefault(job.spec, []).append(job)
@@ -248,37 +249,38 @@ class Scheduler:
         self._queue, skipped = [], []
         conn = self.m.journal.conn
         for job in self._pages(views):
-            failed = [u for cond, u in query.dependencies(conn, job.id) if cond == "ok" and not _went_well(u)]
+            needs = query.dependencies(conn, job.id) if job.depends else []
+            failed = [u for cond, u in needs if cond == "ok" and not _went_well(u)]
             if failed:
-                skipped.append(decide.skipped(job, failed[0]))
+                skipped.append(decide.skipped(query.job(conn, job.id), failed[0]))
             else:
                 self._queue.append(job)
         if skipped:
             self.m.record(skipped)  # others may wait for these: the queue is stale again
 
-    def _pages(self, views: list[LaneView]) -> Iterator[Job]:
+    def _pages(self, views: list[LaneView]) -> Iterator[Waiting]:
         """The queue in order, as far as it is worth looking: what no open lane could take hides nothing behind it."""
         open_lanes = [v for v in views if v.open]
         pages = _PAGES if any(v.free.cores > 0 for v in open_lanes) else 1
         after: tuple[int, int] | None = None
         for _ in range(pages):
-            page = query.queue(self.m.journal.conn, _PAGE, after=after)
+            page = lookups.queue(self.m.journal.conn, _PAGE, after=after)
             yield from page
-            able = sum(any(can_ever(self._needs(job), v) is None for v in open_lanes) for job in page)
             if len(page) < _PAGE:
                 return
+            able = sum(any(can_ever(self._needs(job), v) is None for v in open_lanes) for job in page)
             if able >= _PAGE // 2:
                 break
             after = (page[-1].priority, page[-1].id)
         self._more = True
 
-    def _needs(self, job: Job) -> Needs:
+    def _needs(self, job: Waiting) -> Needs:
         return self.m.spec(job.spec).needs
 
-    def _next_attempt(self, job: Job) -> int:
+    def _next_attempt(self, job: int, attempts: int) -> int:
         """One past every attempt that has left a trace: a run directory may outlive the row that it belonged to."""
-        n = job.attempts + 1
-        while self.m.home.run_dir(job.id, n).path.exists():
+        n = attempts + 1
+        while self.m.home.run_dir(job, n).path.exists():
             n += 1
         return n
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core.home import Home
 
-SOON = b"soon"
+NEWS, SOON = b"journal", b"soon"
 
 
 def lock_held(path: Path) -> bool:
@@ -39,14 +39,33 @@ def wake(home: Home) -> None:
     """Tell the controller that the journal has news. If this is lost, it looks by itself soon after."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
         s.setblocking(False)
-        s.sendto(b"journal", str(home.wake_socket))
+        s.sendto(NEWS, str(home.wake_socket))
 
 
-def announce(home: Home) -> None:
-    """Tell the controller that a commit comes within a millisecond or so: it is awake then. Nothing rests on it."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
-        s.setblocking(False)
-        s.sendto(SOON, str(home.wake_socket))
+class Bell:
+    """For somebody who has much to say to the controller: one socket for all of it. Nothing rests on any of it.
+
+    `announce` says that a commit comes within a millisecond or so, so that the controller is awake then; `wake`, that
+    it is there.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._address = str(home.wake_socket)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+
+    def announce(self) -> None:
+        self._send(SOON)
+
+    def wake(self) -> None:
+        self._send(NEWS)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _send(self, word: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.sendto(word, self._address)
 
 
 def ensure_controller(home: Home) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from core.states import EventKind as K
@@ -141,7 +141,7 @@ APPLY: dict[str, tuple[str, ...]] = {
     ),
 }
 
-Ranges = Sequence[Sequence[int]]
+Told = tuple[float, str | None, dict[str, Any]]  # at, lane, data of an event
 
 
 def _cells(conn: sqlite3.Connection, seq: int, at: float, _lane: str | None, data: dict[str, Any]) -> None:
@@ -231,12 +231,15 @@ _KINDS = ", ".join(f"'{kind}'" for kind in _PLAIN)
 _ODD = f"job IS NOT NULL AND (attempt > 1 OR kind NOT IN ({_KINDS}))"  # as the index event_odd says it
 
 
-def apply(conn: sqlite3.Connection, events: Iterable[tuple[int, str, object]]) -> None:
+def apply(
+    conn: sqlite3.Connection, events: Iterable[tuple[int, str, object]], at_hand: Mapping[int, Told] | None = None
+) -> None:
     """Bring the state tables up to date with `events`, which are already rows of the event table.
 
     Args:
         events: (seq, kind, subject) in the order of seq; the subject is the job id, the lane's name, or None for what
             speaks of everything.
+        at_hand: what those rows hold, by seq, where the caller has just written them: they are not read again.
     """
     waiting: list[tuple[int, str, object]] = []
     for event in events:
@@ -244,8 +247,11 @@ def apply(conn: sqlite3.Connection, events: Iterable[tuple[int, str, object]]) -
             _in_rounds(conn, waiting)
             waiting = []
             seq = event[0]
-            at, lane, data = conn.execute("SELECT at, lane, data FROM event WHERE seq = ?", (seq,)).fetchone()
-            SETS[event[1]](conn, seq, at, lane, json.loads(data))
+            told = at_hand.get(seq) if at_hand is not None else None
+            if told is None:
+                at, lane, data = conn.execute("SELECT at, lane, data FROM event WHERE seq = ?", (seq,)).fetchone()
+                told = at, lane, json.loads(data)
+            SETS[event[1]](conn, seq, *told)
         elif event[1] == K.SWEPT:  # before anything that speaks of its cells
             _in_rounds(conn, waiting)
             waiting = []

@@ -23,7 +23,7 @@ from core.failpoint import failpoint
 from core.fsio import no_space
 from core.home import Home
 from core.journal import witness
-from core.journal.apply import apply
+from core.journal.apply import SETS, Told, apply
 from core.journal.locks import SHARED, lock
 from core.journal.opening import BUSY_S, Opened, Role, open_journal, still_there
 from core.journal.trouble import FREE, being_recovered, damaged, free_bytes, in_plain_words, says_damaged
@@ -81,15 +81,18 @@ class Tx:
         now = time.time()
         first = self._next
         rows = []
+        at_hand: dict[int, Told] = {}
         for event in _split(events):
             if self._role is not Role.CONTROLLER and event.kind not in REQUEST_EVENTS:
                 raise PermissionError(f"only the controller writes {event.kind!r} events")
             lane = None if event.lane is None else _text(event.lane)
             rows.append((self._next, now, str(event.kind), event.job, event.attempt, lane, as_json(event.data)))
+            if event.kind in SETS:
+                at_hand[self._next] = now, lane, event.data
             self._next += 1
         self.conn.executemany("INSERT INTO event VALUES(?,?,?,?,?,?,?)", rows)
         subjects = [(r[0], r[2], r[3] if r[3] is not None else (r[5] if r[5] is not None else -1)) for r in rows]
-        apply(self.conn, subjects)
+        apply(self.conn, subjects, at_hand)
         return max(first, self._next - 1)
 
     def add_cells(self, rows: Iterable[tuple[int, int, str, str, str, str | None]]) -> None:
