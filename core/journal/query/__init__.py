@@ -1,0 +1,61 @@
+"""Reading the journal: plain rows as frozen dataclasses. Imports nothing heavy: `lab status` stands on this."""
+
+from core.journal.query.evidence import (
+    attempts,
+    controller,
+    down_wish,
+    events,
+    lanes,
+    open_attempts,
+    parts,
+    payload,
+    spec_of,
+)
+from core.journal.query.jobs import counts, dependencies, dependents, job, jobs, queue, wishes
+from core.journal.query.rows import Attempt, Batch, EventRow, Job, Lane, Part, Sweep
+from core.journal.query.sweeps import (
+    batch_of,
+    cells,
+    first_failure,
+    job_ids,
+    members,
+    open_batches,
+    sweep,
+    sweep_counts,
+    sweeps,
+)
+
+__all__ = [
+    "Attempt",
+    "Batch",
+    "EventRow",
+    "Job",
+    "Lane",
+    "Part",
+    "Sweep",
+    "attempts",
+    "batch_of",
+    "cells",
+    "controller",
+    "counts",
+    "dependencies",
+    "dependents",
+    "down_wish",
+    "events",
+    "first_failure",
+    "job",
+    "job_ids",
+    "jobs",
+    "lanes",
+    "members",
+    "open_attempts",
+    "open_batches",
+    "parts",
+    "payload",
+    "queue",
+    "spec_of",
+    "sweep",
+    "sweep_counts",
+    "sweeps",
+    "wishes",
+]
