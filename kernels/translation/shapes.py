@@ -12,8 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kernels.devices import KernelRefused
 
-class TranslationRefused(ValueError):
+# What every backend translates, each in its own precision.
+DTYPES = tuple(np.dtype(name) for name in ("float32", "float64", "complex64", "complex128"))
+
+_PIECE = 1 << 17  # numbers that are looked at together: the answers stay in the cache
+
+
+class TranslationRefused(KernelRefused):
     """The arrays cannot be translated; nothing was computed."""
 
 
@@ -54,13 +61,33 @@ def check_arrays(images: npt.NDArray[Any], offsets: npt.NDArray[Any]) -> None:
         TranslationRefused: a wrong shape, a wrong dtype, or an offset that is not a number.
     """
     check_shapes(images.shape, offsets.shape)
-    if not np.issubdtype(images.dtype, np.inexact):
-        raise TranslationRefused(f"images must be float or complex, not {images.dtype}")
+    if images.dtype not in DTYPES:
+        raise TranslationRefused(f"images must be float or complex ({', '.join(map(str, DTYPES))}), not {images.dtype}")
     if not np.issubdtype(offsets.dtype, np.floating):
         raise TranslationRefused(f"offsets must be real floating point numbers, not {offsets.dtype}")
     if not np.isfinite(offsets).all():
         where = np.argwhere(~np.isfinite(offsets).all(axis=-1))[0]
         raise TranslationRefused(f"the offset of image {tuple(int(i) for i in where)} is not finite")
+
+
+def check_finite(images: npt.NDArray[Any]) -> None:
+    """Refuse NaN and inf, and say where the first one is. One pass, and a little memory.
+
+    Raises:
+        TranslationRefused: a pixel is not finite.
+    """
+    flat = np.ascontiguousarray(images).view(images.real.dtype).reshape(-1)
+    for start in range(0, flat.size, _PIECE):
+        fine = np.isfinite(flat[start : start + _PIECE])
+        if fine.all():
+            continue
+        per_pixel = 2 if np.iscomplexobj(images) else 1
+        first = (start + int(np.argmin(fine))) // per_pixel
+        *image, y, x = (int(i) for i in np.unravel_index(first, images.shape))
+        raise TranslationRefused(
+            f"image {tuple(image)} is not finite at y {y}, x {x}: a NaN or inf would spread into its neighbours, "
+            "so mask it first"
+        )
 
 
 def _count(shape: Sequence[int | None]) -> int:

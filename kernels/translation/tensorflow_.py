@@ -121,7 +121,18 @@ def _cut(window: Any, start: int | None, stop: int | None, axis: int) -> Any:
     return window[tuple(keep)]
 
 
+@tf.custom_gradient  # type: ignore[untyped-decorator]
 def _mix(first: Any, second: Any, low: Any, high: Any) -> Any:
-    """low·first + high·second, and `first` itself where high is 0: an integer shift is a copy, bit for bit."""
-    low, high = (tf.cast(w, first.dtype)[:, None, None, None] for w in (low, high))
-    return tf.where(high == 0, first, low * first + high * second)
+    """low·first + high·second, and `first` itself where high is 0: an integer shift is a copy, bit for bit.
+
+    A selection has no gradient by what decides it, so an offset of exactly 0 would stay there in training. The
+    slope is therefore written down: at a whole pixel, where it jumps, the one on the side of smaller offsets.
+    """
+    near, far = (tf.cast(w, first.dtype)[:, None, None, None] for w in (low, high))
+    mixed = tf.where(far == 0, first, near * first + far * second)
+
+    def gradient(above: Any) -> Any:
+        by_weight = (tf.cast(tf.reduce_sum(above * part, axis=(1, 2, 3)), low.dtype) for part in (first, second))
+        return tf.where(far == 0, above, near * above), far * above, *by_weight
+
+    return mixed, gradient

@@ -13,12 +13,27 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from kernels.devices import DeviceMissing, KernelRefused
 from kernels.translation import BACKENDS, ShapeMismatch, TranslationRefused, build, translate
 
 ROOT = Path(__file__).resolve().parents[2]
 RNG = np.random.default_rng(11)
 UNIT = {"complex64": 2.0**-24, "complex128": 2.0**-53}
 TENSORFLOW = [name for name in BACKENDS if name.startswith("tensorflow")]
+SIZES = [(1, 1), (1, 4), (4, 4), (16, 4), (32, 4), (128, 1)]  # B·C from 1 to 128; one function answers them all
+
+
+def cuda_missing() -> str:
+    """Why the CUDA backend cannot run here; empty where it can."""
+    try:
+        build("torch-cuda")
+    except DeviceMissing as error:
+        return str(error)
+    return ""
+
+
+RUNNABLE_CUDA = pytest.mark.skipif(bool(cuda_missing()), reason=cuda_missing())
+RUNNABLE = [pytest.param(name, marks=RUNNABLE_CUDA) if name == "torch-cuda" else name for name in BACKENDS]
 # Every kind of offset: sub-pixel of both signs, tiny, large, integer, zero, just inside and far outside.
 OFFSETS = [
     *((0.25, -0.75), (-0.5, 0.5), (1.5, 2.25), (-7.9, 3.0), (3, -5), (0, 0), (0, 0.4), (-0.3, 0)),
@@ -114,8 +129,30 @@ def test_other_refusals() -> None:
         translate(np.zeros((1, 8, 8)), np.zeros((1, 2), dtype=complex))
     with pytest.raises(TranslationRefused, match=r"image \(1,\) is not finite"):
         translate(np.zeros((2, 8, 8)), np.array([[0, 0], [np.nan, 0]]))
-    with pytest.raises(TranslationRefused, match="no translation backend"):
+    with pytest.raises(TranslationRefused, match=r"float or complex.*not >f4"):
+        translate(np.zeros((1, 8, 8), dtype=">f4"), np.zeros((1, 2)))
+    with pytest.raises(TranslationRefused, match="no translation backend is called 'jax': there are numpy, numba"):
         build("jax")
+    assert issubclass(TranslationRefused, KernelRefused)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf, complex(0, np.nan)])
+@pytest.mark.parametrize("backend", ["numpy", "numba", "torch"])
+def test_an_image_that_is_not_finite_is_refused_with_its_place(backend: str, bad: complex) -> None:
+    images = complex_images((2, 3, 400, 300), "complex64")
+    run, offsets = build(backend), np.full((2, 3, 2), 0.5, "float32")
+    run(images, offsets)  # the negative twin: without the bad pixel there is nothing to say
+    images[1, 2, 399, 7] = bad
+    with pytest.raises(TranslationRefused, match=r"image \(1, 2\) is not finite at y 399, x 7"):
+        run(images, offsets)
+    build(backend, finite=False)(images, offsets)  # whoever has looked already need not look again
+
+
+def test_cuda_where_there_is_none_is_one_sentence() -> None:
+    if not cuda_missing():
+        pytest.skip("there is CUDA here")
+    with pytest.raises(DeviceMissing, match=r"^cuda was asked for, but .*use the cpu"):
+        translate(np.zeros((1, 8, 8)), np.zeros((1, 2)), backend="torch-cuda")
 
 
 # The backends against the oracle.
@@ -140,6 +177,9 @@ def cases() -> dict[str, Any]:
     found["bright.images"] = np.full((3, 8, 8), 1e-4 + 0j, "complex64")
     found["bright.images"][:, 4, 4] = 1
     found["bright.offsets"] = np.array([[1e-4, 0], [0, 3e-4], [2e-4, 1e-3]], "float32")
+    for batch, channels in SIZES:
+        found[f"{batch}x{channels}.images"] = complex_images((batch, channels, 8, 8), "complex64")
+        found[f"{batch}x{channels}.offsets"] = RNG.uniform(-9, 9, (batch, channels, 2)).astype("float32")
     found["real.images"] = RNG.normal(size=(3, 8, 8)).astype("float32")
     found["real.offsets"] = np.array([[0.5, 0], [0, 0], [-1.25, 2]], "float32")
     found["grad.x"], found["grad.y"] = RNG.normal(size=(2, 16, 16, 11))
@@ -160,14 +200,14 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     subprocess.run([sys.executable, "-P", str(script), folder / "in.npz", folder / "out.npz"], env=env, check=True)
     with np.load(folder / "out.npz") as data:
         found = {name: data[name] for name in data.files}
-    for backend in ("numpy", "torch"):
-        run = build(backend)
+    for backend in ("numpy", "numba", "torch", *(["torch-cuda"] if not cuda_missing() else [])):
+        run = build(backend, finite=False)
         for name in [n.removesuffix(".images") for n in CASES if n.endswith(".images")]:
             found[f"{backend}.{name}"] = run(CASES[f"{name}.images"], CASES[f"{name}.offsets"])
     return found
 
 
-@pytest.mark.parametrize("backend", list(BACKENDS))
+@pytest.mark.parametrize("backend", RUNNABLE)
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
 @pytest.mark.parametrize("name", ["flat", "grouped", "one"])
 def test_backend_is_the_oracle_in_every_pixel(answers: dict[str, Any], backend: str, dtype: str, name: str) -> None:
@@ -179,14 +219,24 @@ def test_backend_is_the_oracle_in_every_pixel(answers: dict[str, Any], backend: 
     assert local_error(got, translate(images, offsets), images, offsets) <= limit
 
 
-@pytest.mark.parametrize("backend", list(BACKENDS))
+@pytest.mark.parametrize("backend", RUNNABLE)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_any_batch_goes_through_one_function(answers: dict[str, Any], backend: str, size: tuple[int, int]) -> None:
+    """Training batches, then prediction batches of another size: each image by its own offset."""
+    images, offsets = (CASES[f"{size[0]}x{size[1]}.{what}"] for what in ("images", "offsets"))
+    got = answers[f"{backend}.{size[0]}x{size[1]}"]
+    assert got.shape == images.shape
+    assert local_error(got, translate(images, offsets), images, offsets) <= 8 * UNIT["complex64"]
+
+
+@pytest.mark.parametrize("backend", RUNNABLE)
 def test_zero_shift_returns_the_image_bit_for_bit(answers: dict[str, Any], backend: str) -> None:
     images = CASES["zero.images"]
     got = answers[f"{backend}.zero"]
     assert got.tobytes() == images.astype(got.dtype).tobytes()
 
 
-@pytest.mark.parametrize("backend", list(BACKENDS))
+@pytest.mark.parametrize("backend", RUNNABLE)
 def test_integer_shift_is_an_exact_copy(answers: dict[str, Any], backend: str) -> None:
     images, offsets = CASES["integer.images"], CASES["integer.offsets"].astype(int)
     want = np.zeros_like(images)
@@ -199,7 +249,7 @@ def test_integer_shift_is_an_exact_copy(answers: dict[str, Any], backend: str) -
     assert got.tobytes() == want.astype(got.dtype).tobytes()
 
 
-@pytest.mark.parametrize("backend", list(BACKENDS))
+@pytest.mark.parametrize("backend", RUNNABLE)
 def test_real_images_stay_real(answers: dict[str, Any], backend: str) -> None:
     got = answers[f"{backend}.real"]
     assert got.dtype == ("float64" if backend == "numpy" else "float32")
@@ -215,7 +265,7 @@ def test_tensorflow_refuses_dynamic_shapes_and_other_batches(answers: dict[str, 
     assert "never tiled or repeated" in str(answers["mismatch"])
 
 
-@pytest.mark.parametrize("backend", list(BACKENDS))
+@pytest.mark.parametrize("backend", RUNNABLE)
 def test_small_weights_keep_their_digits(answers: dict[str, Any], backend: str) -> None:
     """1 - w in float32 loses a small weight: beside a bright pixel that is an error of 1e-4, not of 1e-7.
 
@@ -259,11 +309,56 @@ def test_adjoint_pairs_with_the_forward_map() -> None:
     assert abs(np.vdot(translate(x, t), y) - np.vdot(x, translate(y, t))) > 1e-3
 
 
-def test_torch_gradcheck_by_image_and_offset() -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=RUNNABLE_CUDA)])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_torch_gradients_of_first_and_second_order(dtype: str, device: str) -> None:
     import torch
 
     from kernels.translation.torch_ import translate_bchw
 
-    images = torch.tensor(complex_images((2, 2, 5, 4)), requires_grad=True)
-    offsets = torch.tensor(RNG.uniform(-1.4, 1.4, size=(2, 2, 1, 2)), requires_grad=True)
+    values = complex_images((2, 2, 5, 4))
+    images = torch.tensor(values if dtype == "complex128" else values.real, device=device, requires_grad=True)
+    # Inside, over the edge, and far outside.
+    offsets = torch.tensor(RNG.uniform(-5.4, 5.4, size=(2, 2, 1, 2)), device=device, requires_grad=True)
     assert torch.autograd.gradcheck(translate_bchw, (images, offsets))
+    assert torch.autograd.gradgradcheck(translate_bchw, (images, offsets))
+
+
+def test_torch_moves_a_large_batch_in_pieces_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernels.translation import torch_
+
+    run, images, offsets = build("torch"), CASES["flat-complex64.images"], CASES["flat-complex64.offsets"]
+    want = run(images, offsets).tobytes()
+    for held in (1, 5 * images[0].nbytes):
+        monkeypatch.setattr(torch_, "HELD_BYTES", held)
+        assert run(images, offsets).tobytes() == want
+
+
+def slopes_below() -> Any:
+    """d <T(x), y> / dt on the side of smaller offsets, from the oracle by differences."""
+    x, y, t, step = CASES["grad.x"], CASES["grad.y"], CASES["grad.t"], 1e-6
+    here = (translate(x, t) * y).sum((1, 2))
+    below = [(translate(x, t - np.eye(2)[axis] * step) * y).sum((1, 2)) for axis in (0, 1)]
+    return np.stack([(here - b) / step for b in below], axis=-1)
+
+
+@pytest.mark.parametrize("backend", [*TENSORFLOW, "torch"])
+def test_gradient_by_the_offset_is_the_slope_also_at_whole_pixels(answers: dict[str, Any], backend: str) -> None:
+    """Offsets begin at exactly 0 in training: a gradient of 0 there would keep them there.
+
+    Where the slope jumps it is the one on the side of smaller offsets.
+    """
+    if backend == "torch":
+        import torch
+
+        from kernels.translation.torch_ import translate as torch_translate
+
+        x, y = torch.tensor(CASES["grad.x"]), torch.tensor(CASES["grad.y"])
+        t = torch.tensor(CASES["grad.t"], requires_grad=True)
+        got = torch.autograd.grad((torch_translate(x, t) * y).sum(), t)[0].numpy()
+    else:
+        got = answers[f"{backend}.slope"]
+    near = (np.abs(CASES["grad.t"]) < 1e6).all(axis=1)  # 1e30 - 1e-6 is no other number
+    near[[o == (1e-9, -1e-9) for o in OFFSETS]] = False  # nor is the whole step on the same side here
+    np.testing.assert_allclose(got[near], slopes_below()[near], rtol=1e-4, atol=1e-4)
+    assert np.abs(got[OFFSETS.index((0, 0))]).min() > 0.1
