@@ -160,6 +160,13 @@ class Kind:
         """Inputs that follow from the parameters, name -> path, hashed at submit like declared ones."""
         return {}
 
+    def pools(self, params: Any) -> bool:
+        """May a job with these parameters run in a batch? One that is long, or keeps files, runs by itself.
+
+        Of a sweep all cells must.
+        """
+        return self.pooled
+
     def study(self, params: Any) -> Study | None:
         """A DAG of jobs and sweeps that is recorded in place of one job, or None (the usual case)."""
         return None

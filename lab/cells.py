@@ -58,6 +58,7 @@ class Cells:
         axes: as they are shown: values as the kind's model has them.
         base: what all cells share, of what was given.
         spec, data: of the sweep; `specs` are those of cells whose inputs are others, by digest.
+        pooled: all of them may run in batches.
     """
 
     rows: list[Cell]
@@ -66,6 +67,7 @@ class Cells:
     spec: JobSpec
     data: dict[str, Any]
     specs: dict[str, dict[str, Any]]
+    pooled: bool
 
 
 def expand(kind: Kind, request: Request, spec_for: Callable[[Mapping[str, Path]], JobSpec]) -> Cells:
@@ -102,6 +104,8 @@ class _Expansion:
         self._axes = [(n, v, self._shown[n], [""] * len(v)) for n, v in self._values.items()]
         self._argv = _Argv(self._base.get("argv"), self._filled, self._values, self._typed) if self._filled else None
         self._follow = type(kind).inputs is not Kind.inputs
+        self._asked = kind.pooled and type(kind).pools is not Kind.pools
+        self._pooled = kind.pooled
         self._groups: dict[Any, tuple[Keys, str | None]] = {}
         self._specs: dict[str, dict[str, Any]] = {}
         self._first: tuple[JobSpec, dict[str, Any]] | None = None
@@ -118,7 +122,7 @@ class _Expansion:
         if self._argv is not None:
             base["argv"] = list(self._argv.words)
         axes = [(name, self._shown[name]) for name in self._grid.names]
-        return Cells(rows, axes, base, spec, data, self._specs)
+        return Cells(rows, axes, base, spec, data, self._specs, self._pooled)
 
     def _cell(self, places: tuple[int, ...]) -> Cell:
         given = self._base.copy()
@@ -130,6 +134,8 @@ class _Expansion:
             params = self._kind.Params(**given)
         except ValidationError as error:
             params = self._again(given, places, error)
+        if self._asked and self._pooled and not self._kind.pools(params):
+            self._pooled = False
         plain = params.model_dump(mode="json")
         try:
             text = canonical_text(plain)

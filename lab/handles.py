@@ -15,6 +15,7 @@ from core.journal import query
 from core.states import EventKind, JobState
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pyarrow as pa
 
     from lab.api import Lab
@@ -126,6 +127,16 @@ class Job:
     def results(self, table: str | None = None) -> pa.Table:
         """Its rows of `table` (None: the only one that it wrote)."""
         return self._lab.results(table, jobs=[self.id])
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays that a `kernel` job with keep=true brought back, by name; read-only, and not copied.
+
+        Small ones are rows of its table `arrays`, large ones lie as Arrow tensors among its files.
+        """
+        from lab.arrays import from_files, from_rows
+
+        files = {name.removesuffix(".arrow"): p for name, p in self.artifacts().items() if name.endswith(".arrow")}
+        return from_files(files) if files else from_rows(self.results("arrays"))
 
     def artifacts(self) -> dict[str, Path]:
         """Files that it kept, by name. Treat them as read-only: `lab verify` compares them with the seal.

@@ -61,6 +61,7 @@ class Prepared:
     after: tuple[tuple[Cond, int | str], ...]
     snapshots: tuple[Snapshot, ...]
     notes: tuple[str, ...] = ()
+    pooled: bool = False
 
     @functools.cached_property
     def spec_digest(self) -> str:
@@ -156,6 +157,7 @@ class Preparer:
             after=frame.after,
             snapshots=frame.snapshots,
             notes=frame.notes,
+            pooled=kind.pooled and kind.pools(params),
         )
 
     def _sweep(self, request: Request) -> PreparedSweep:

@@ -123,7 +123,7 @@ def draft_of(prepared: Prepared | PreparedSweep) -> Draft:
         note=r.note,
         held=r.held,
         force=r.force,
-        pooled=prepared.kind.pooled,
+        pooled=prepared.cells.pooled if isinstance(prepared, PreparedSweep) else prepared.pooled,
         where=r.where,
         label=r.name,
     )

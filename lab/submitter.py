@@ -89,7 +89,7 @@ class Submitter:
         prepared = store_code(self._preparer, [request])[0]
         assert isinstance(prepared, Prepared)
         draft = draft_of(prepared)
-        # Inputs that follow from the parameters make another spec for each job.
-        if type(kind).inputs is Kind.inputs and type(kind).study is Kind.study:
+        # What follows from the parameters makes each job another one.
+        if all(getattr(type(kind), hook) is getattr(Kind, hook) for hook in ("inputs", "study", "pools")):
             self._like = (kind, draft, Keys(prepared.data))
         return draft
