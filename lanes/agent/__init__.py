@@ -1,7 +1,7 @@
 """The lane agent and the supervisor of one attempt: what a lane needs, and nothing more.
 
-Standard library only, Python 3.9. These modules, `core.fsio` and `core.rundir` are all that is carried to a lane;
-they run under `python -I -S`, where no package of anybody's can be imported by accident.
+Standard library only, Python 3.9. These modules and a few of `core` are all that is carried to a lane; they run under
+`python -I -S`, where no package of anybody's can be imported by accident.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ from typing import Tuple
 AGENT_VERSION = 1
 
 # What must lie on a lane for the agent and its runners to work, relative to the code root.
-SHIPPED: Tuple[str, ...] = ("core/__init__.py", "core/fsio.py", "core/rundir.py", "lanes/__init__.py", "lanes/agent")
+SHIPPED: Tuple[str, ...] = (
+    *(f"core/{name}.py" for name in ("__init__", "fsio", "rundir", "declared", "marks", "opens", "audit")),
+    "lanes/__init__.py",
+    "lanes/agent",
+)
 
 FAILPOINTS = "LAB_FAILPOINTS"
 

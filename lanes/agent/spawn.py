@@ -7,11 +7,12 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from core import audit, marks, opens
+from core.declared import Declared
 from core.rundir import RunDir
-from lanes.agent import FAILPOINTS, audit, opens, procs
-from lanes.agent.declared import Declared
+from lanes.agent import FAILPOINTS, procs
 
 # What a program may take from the lane it runs on. Everything else comes from the spec.
 INHERITED = (
@@ -47,7 +48,8 @@ def start_child(spec: Dict[str, Any], run: RunDir, cwd: Path, *, log_fd: int, de
     argv = [str(spec["python"]), "-P", "-c", CHILD, str(run.path)]
     env = child_env(spec, run)
     if how == "auto" and opens.available():
-        found = _fork(argv, cwd, env, log_fd, declared)
+        marked = run.path / "tmp" / "marked.jsonl"  # for a run that watches its own candidates
+        found = _fork(argv, cwd, {**env, marks.LOG: str(marked)}, log_fd, (declared, marks.MarkedLog(marked)))
         if found is not None:
             return found
     opened = None
@@ -106,20 +108,24 @@ def short_name(spec: Dict[str, Any]) -> str:
 
 
 def _fork(
-    argv: List[str], cwd: Path, env: Dict[str, str], log_fd: int, declared: Optional[Declared]
+    argv: List[str],
+    cwd: Path,
+    env: Dict[str, str],
+    log_fd: int,
+    told: "Optional[Tuple[Declared, marks.MarkedLog]]",
 ) -> Optional[Child]:
     """One try; None when the filter could not be installed (nothing was started then)."""
     ours, theirs = socket.socketpair()  # closed by exec: end of file means that the program runs
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become(argv, cwd, env, log_fd, theirs, parent, declared is not None)
+        _become(argv, cwd, env, log_fd, theirs, parent, told is not None)
     theirs.close()
     tracer = None
     with ours:
         said, fds, _flags, _address = socket.recv_fds(ours, 512, 1)
-        if fds and declared is not None:
-            tracer = opens.Tracer(fds[0], declared)
+        if fds and told is not None:
+            tracer = opens.Tracer(fds[0], *told)
             tracer.start()
             said = ours.recv(512)
     if not said:

@@ -18,11 +18,12 @@ import traceback
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Set, Tuple
 
+from core import audit
+from core.declared import REPORTED, Declared
 from core.fsio import no_space, read_json, write_json
 from core.rundir import RunDir, seal
-from lanes.agent import audit, failpoint, procs, setup, spawn
+from lanes.agent import failpoint, procs, setup, spawn
 from lanes.agent.beat import INTERVAL_S, Heart, Phase
-from lanes.agent.declared import REPORTED, Declared
 from lanes.agent.safe import clean, read_dict
 from lanes.agent.verdict import (
     CANCELLED,

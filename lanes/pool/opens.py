@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lanes.agent.declared import NOT_SYSTEM, SYSTEM, Declared
+from core.declared import NOT_SYSTEM, SYSTEM, Declared
 from lanes.agent.safe import clean
 
 _FIXED = tuple(p + "/" for p in SYSTEM)

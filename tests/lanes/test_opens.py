@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from core import opens
+from core.declared import Declared, source_of
 from core.fsio import read_json
-from lanes.agent import opens
-from lanes.agent.declared import Declared, source_of
-from tests.lanes.support import Lane, declared
+from tests.lanes.support import REPO, Lane, declared
 
 traces = pytest.mark.skipif(
     not opens.available(), reason=f"this kernel ({platform.release()}) cannot ask at every open"
@@ -90,11 +90,16 @@ def test_python_and_its_grandchildren(lane: Lane, secret: Path, how: str) -> Non
         "cp {folder}/secret.txt $TMPDIR/copy",
         "cat < {folder}/secret.txt",
         "sleep 0.3 & cat {folder}/secret.txt; wait",
+        "mv {folder}/secret.txt here; cat here",
+        "ln {folder}/secret.txt here; cat here",
+        "mv {folder} there; cat there/secret.txt",
+        "cat /dev/stdin < {folder}/secret.txt",
     ],
 )
 def test_all_ways_to_read(lane: Lane, secret: Path, script: str) -> None:
     outcome = lane.outcome(lane.spec(1, ["/bin/sh", "-c", script.format(folder=secret.parent)]))
-    assert undeclared(outcome) == [str(secret)]
+    brought_as_a_folder = script.startswith("mv {folder} ")
+    assert undeclared(outcome) == [str(secret.parent if brought_as_a_folder else secret)]
 
 
 @traces
@@ -108,6 +113,9 @@ def test_all_ways_to_read(lane: Lane, secret: Path, script: str) -> None:
         "echo more >> {folder}/secret.txt",
         "cat /etc/hostname /proc/self/status /usr/bin/env > /dev/null; cat /proc/self/maps > /dev/null",
         "echo x > $TMPDIR/own; cat $TMPDIR/own; echo y > work; cat work; cat < /dev/null",
+        "mv {folder}/secret.txt {folder}/moved; ln {folder}/moved {folder}/twice",
+        "mkdir {folder}/d; echo new > {folder}/d/x; mv {folder}/d {folder}/e; cat {folder}/e/x",
+        "cat /dev/stdin < /dev/null; echo x | cat /dev/stdin; cat /dev/fd/0 < /dev/null",
     ],
 )
 def test_what_is_no_read_of_anything_undeclared(lane: Lane, secret: Path, script: str) -> None:
@@ -214,10 +222,67 @@ try:
 finally:
     lane.end()
 """
-    from tests.lanes.support import REPO
-
     lane.outcome(lane.python(1, code, str(REPO), str(tmp_path / "in")))
     assert "INNER ok audit" in lane.log(1)
+
+
+@traces
+def test_a_descriptor_that_only_names_a_file(lane: Lane, secret: Path) -> None:
+    """O_PATH opens nothing, but what it names can be opened by its number."""
+    code = "import os, sys; fd = os.open(sys.argv[1], os.O_PATH); open(f'/proc/self/fd/{fd}').read()"
+    assert undeclared(lane.outcome(lane.python(1, code, str(secret)))) == [str(secret)]
+
+
+@traces
+def test_a_file_that_gets_its_first_name_is_its_own(lane: Lane, secret: Path) -> None:
+    code = (
+        "import ctypes, os, sys; fd = os.open(sys.argv[1], os.O_TMPFILE | os.O_RDWR); os.write(fd, b'x')\n"
+        "name = os.fsencode(sys.argv[1]) + b'/named'; follow = 0x400\n"
+        "assert ctypes.CDLL(None).linkat(-100, f'/proc/self/fd/{fd}'.encode(), -100, name, follow) == 0; open(name)"
+    )
+    assert undeclared(lane.outcome(lane.python(1, code, str(secret.parent)))) == []
+
+
+@traces
+def test_a_question_that_cannot_be_understood_is_answered(
+    lane: Lane, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of ours must not hold a program up for ever; it is counted."""
+    code = (
+        "import sys; sys.path[:0] = [sys.argv[1]]\n"
+        "from core import launch, marks, opens; from core.declared import Declared; import pathlib, tempfile\n"
+        "class Broken(Declared):\n"
+        "    def known(self, path): raise KeyError(path)\n"
+        "log = open('log', 'wb'); listed = marks.MarkedLog('marked')\n"
+        "go = launch.start(['/bin/cat', sys.argv[2]], cwd=pathlib.Path('.'), env={}, log=log, mark=marks.new_mark(),\n"
+        "                  answer=(Broken({}, ''), listed))\n"
+        "print('CODE', go.process.wait()); go.tracer.finish(); print('BLIND', go.tracer.blind > 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(REPO), str(secret)],
+        capture_output=True, text=True, timeout=60, cwd=secret.parent,
+    )  # fmt: skip
+    assert done.stdout == "CODE 0\nBLIND True\n", done.stderr
+
+
+@traces
+def test_opens_of_marked_processes_are_written_down_as_they_happen(lane: Lane, secret: Path) -> None:
+    """Only theirs, and all of it is there when they have ended: whoever marked them can read it."""
+    code = """
+import os, pathlib, subprocess, sys
+sys.path[:0] = [sys.argv[1]]
+from core import marks
+mark = marks.new_mark()
+take = f"import sys; sys.path[:0] = [{sys.argv[1]!r}]; from core import marks; marks.take({mark}); "
+read = "import os; os.execv('/bin/sh', ['sh', '-c', 'cat ' + sys.argv[1]])"
+open(sys.argv[2]).close()
+assert not os.path.exists(os.environ[marks.LOG]), "nobody was marked"
+subprocess.run([sys.executable, "-c", take + read, sys.argv[2]], check=True)
+rows = [r for r in marks._rows(os.environ[marks.LOG])]
+print("ROWS", [r[1] for r in rows if r[2] == sys.argv[2]], {r[0] == mark for r in rows})
+"""
+    lane.outcome(lane.python(1, code, str(REPO), str(secret)))
+    assert "ROWS ['r'] {True}" in lane.log(1)
 
 
 @traces
@@ -258,6 +323,40 @@ def test_prefixes_are_never_as_broad_as_a_home(tmp_path: Path, monkeypatch: pyte
     rules.read(str(home / "lib" / "python3.11" / "os.py"))
     rules.read(str(home / "notes.txt"))
     assert rules.undeclared() == [str(home / "bin" / "python3"), str(home / "notes.txt")]
+
+
+def narrow(tmp_path: Path) -> Declared:
+    """The rules of one candidate: its folder is its own to write to, its code is code."""
+    for name in ("work", "code", "home"):
+        (tmp_path / name).mkdir()
+    places = {"own": [str(tmp_path / "work")], "code": [str(tmp_path / "code")]}
+    return Declared({}, "", extra=[str(tmp_path / "input")], never=[str(tmp_path)], **places)
+
+
+def test_a_candidate_may_not_read_what_it_finds_in_its_own_folder(tmp_path: Path) -> None:
+    rules = narrow(tmp_path)
+    for name in ("work/found", "input", "code/a.py", "code/a.so", "code/Fdump.bin", "code/a.nbi", "home/x"):
+        (tmp_path / name).write_text("x")
+        rules.read(str(tmp_path / name))
+    rules.made(str(tmp_path / "work" / "made"))
+    (tmp_path / "work" / "made").write_text("x")
+    rules.read(str(tmp_path / "work" / "made"))
+    names = [os.path.relpath(p, tmp_path) for p in rules.undeclared()]
+    assert names == ["code/Fdump.bin", "code/a.nbi", "home/x", "work/found"]
+
+
+def test_names_are_followed(tmp_path: Path) -> None:
+    rules = narrow(tmp_path)
+    at = {name: str(tmp_path / name) for name in ("work/a", "work/b", "work/d", "work/e", "home/old", "work/new")}
+    rules.made(at["work/a"])
+    rules.renamed(at["work/a"], at["work/b"])
+    rules.made(at["work/d"] + "/x")
+    rules.renamed(at["work/d"], at["work/e"], folder=True)
+    assert {at["work/b"], at["work/e"] + "/x"} <= set(rules.created())
+    assert rules.undeclared() == []
+    rules.renamed(at["home/old"], at["work/new"])  # brought in
+    rules.renamed(str(tmp_path / "home/other"), str(tmp_path / "home/elsewhere"))  # no business of its folder's
+    assert rules.undeclared() == [at["home/old"]]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 Its text is put into a folder of the run's as `sitecustomize.py`, which Python imports at start-up. Programs that are
 not Python, libraries that open files themselves, and Pythons started with -I, -E or -S stay unseen; the outcome then
 says `traced: audit`.
+
+Standard library only, Python 3.9: the lane agent carries this module.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from lanes.agent.declared import Declared
+from core.declared import Declared
 
 FILE = "LAB_OPENS"  # the environment names the file to which the hook appends
 
@@ -51,8 +53,9 @@ def _install():
                 note("r", path)
         elif event == "import" and len(args) > 1 and isinstance(args[1], str):
             note("r", args[1])
-        elif event == "os.rename" and isinstance(args[0], str) and isinstance(args[1], str):
-            note("m", args[0] + "\\t" + os.path.abspath(args[1]))
+        elif event in ("os.rename", "os.link") and isinstance(args[0], str) and isinstance(args[1], str):
+            if exists(args[0]):
+                note("m", args[0] + "\\t" + os.path.abspath(args[1]))
 
     for place in {sys.prefix, sys.base_prefix}:
         note("p", place)
@@ -89,10 +92,12 @@ def install(folder: Path) -> Path:
     return folder / "opens.txt"
 
 
-def replay(file: Path, declared: Declared) -> None:
-    """Tell `declared` what the hooks wrote down."""
+def replay(file: Path, declared: Declared) -> int:
+    """Tell `declared` what the hooks wrote down. Returns how many lines that were."""
+    lines = 0
     with contextlib.suppress(OSError), open(file, encoding="utf-8", errors="surrogateescape") as f:
         for line in f:
+            lines += 1
             letter, path = line[0], line[1:].rstrip("\n")
             if letter == "p":
                 declared.prefix(path)
@@ -101,6 +106,8 @@ def replay(file: Path, declared: Declared) -> None:
             elif letter == "w":
                 declared.made(path)
             elif letter == "m" and "\t" in path:
-                declared.renamed(*path.split("\t", 1))
+                old, new = path.split("\t", 1)
+                declared.renamed(old, new, folder=os.path.isdir(new))
             elif letter == "r":
                 declared.read(os.path.abspath(path))
+    return lines

@@ -3,6 +3,11 @@
 Allowed: the system's own folders, the interpreters that run (with their site-packages), the snapshots, the run
 directory, the declared inputs, and what the job made itself. Not allowed silently: the rest of the home folder,
 caches and settings among it, because a number must not depend on them unseen.
+
+For one candidate of a parity run the rules are narrower (`code`, `own`, `never`): not even its own working folder is
+allowed, for that is where a stale file lies.
+
+Standard library only, Python 3.9: the lane agent carries this module.
 """
 
 from __future__ import annotations
@@ -25,24 +30,50 @@ _PYTHON = re.compile(r"^(python|pypy)[\d.]*$")
 _CACHED = re.compile(r"^(.*/)?__pycache__/([^/]+?)\.[^./]+(?:\.opt-\d)?\.pyc$")
 _VERSIONED = re.compile(r"^(python|pypy)\d")
 _SHIMS = ("/.pyenv/shims/", "/.asdf/shims/", "/mise/shims/")
+_CODE = (".py", ".pyc", ".pyi", ".pth", ".so", ".pyd", ".dylib")
+_INFO = re.compile(r"\.(egg|dist)-info/[^/]+$")
+# Numba looks at the time stamp of one source file only: a changed helper in another file leaves a stale one.
+_STALE = (".nbi", ".nbc")
 
 
 class Declared:
-    """The allowed places of one attempt, and a record of everything read outside them."""
+    """The allowed places of one attempt, and a record of everything read outside them.
 
-    def __init__(self, spec: Dict[str, Any], run_path: str, *, extra: Iterable[str] = ()) -> None:
+    Args:
+        spec: what the attempt declares; an empty one declares nothing.
+        run_path: the run directory, allowed as a whole; "" for none.
+        extra: more allowed files and folders.
+        own: folders that are the program's own to write to. What it finds there and did not make is not allowed.
+        code: folders of which only source, bytecode, libraries and package metadata are allowed.
+        never: folders that are not the system's, although they lie below one of the system's.
+    """
+
+    def __init__(
+        self,
+        spec: Dict[str, Any],
+        run_path: str,
+        *,
+        extra: Iterable[str] = (),
+        own: Iterable[str] = (),
+        code: Iterable[str] = (),
+        never: Iterable[str] = (),
+    ) -> None:
         self._home = os.path.realpath(os.path.expanduser("~"))
         self._roots: Set[str] = set()
         # Matplotlib's list of this machine's fonts is derived from them: it changes letters, never a number.
         fonts = os.path.join(self._home, ".cache", "matplotlib", "fontlist-")
         self._fixed = (*(p + "/" for p in SYSTEM), fonts)
-        self._unfixed = tuple(p + "/" for p in NOT_SYSTEM)
+        self._unfixed = (*(p + "/" for p in NOT_SYSTEM), *(p.rstrip("/") + "/" for p in _both(never)))
+        own = list(own)
+        self._own = tuple(p + "/" for p in _both([run_path, *own]))
+        self._code = _both(code)
+        self._narrow = bool(own)
         self._seen: Set[str] = set()  # paths as they were opened: looked at once
         self._made: Set[str] = set()
         self._ran: Set[str] = set()
         self._read: Dict[str, None] = {}  # real paths outside the allowed places, in order
-        code = spec.get("code") or {}
-        for place in (run_path, code.get("path"), spec.get("kind_path"), *extra):
+        snapshot = spec.get("code") or {}
+        for place in (run_path, snapshot.get("path"), spec.get("kind_path"), *extra):
             self._allow(place)
         for item in spec.get("inputs") or []:
             self._allow(item.get("path"))
@@ -69,10 +100,14 @@ class Declared:
 
     def read(self, path: str) -> None:
         """`path` was opened for reading. Only regular files that exist and may be read count."""
-        real = _regular(path)
+        real = regular(path)
         if real is None:
             return  # not there now; it may be later, so it is looked at again
         self._seen.add(path)
+        self.opened(real)
+
+    def opened(self, real: str) -> None:
+        """As `read`, of a real path at which a regular file was found when it was opened."""
         if real not in self._made and not self._allowed(real):
             self._read[real] = None
 
@@ -81,16 +116,28 @@ class Declared:
         self._made.add(_real(path))
         self._made.add(os.path.realpath(path))
 
-    def renamed(self, old: str, new: str) -> None:
-        if _real(old) in self._made:
-            self._made.add(_real(new))
+    def created(self) -> List[str]:
+        """All that the job made itself, by every name that it had."""
+        return sorted(self._made)
+
+    def renamed(self, old: str, new: str, *, folder: bool = False) -> None:
+        """`old`, which is there, gets another name or (a hard link) one more. What is brought in so counts as read."""
+        source, target = _real(old), _real(new)
+        if source in self._made:
+            self._made.add(target)
+            return
+        inside = source + "/"
+        within = [p for p in self._made if p.startswith(inside)] if folder else []
+        self._made.update(target + p[len(source) :] for p in within)
+        if not within and target.startswith(self._own) and not source.startswith(self._own):
+            self.opened(source)
 
     def ran(self, path: str) -> None:
         """`path` was executed: a read like any other, and perhaps an interpreter with a world of its own."""
         if path in self._ran:
             return
         self._ran.add(path)
-        real = _regular(path)
+        real = regular(path)
         if real is None:
             return
         for place in (path, real):
@@ -136,18 +183,21 @@ class Declared:
                         self._allow(os.path.join(home, "lib", name))
 
     def _allow(self, place: Optional[str]) -> None:
-        if place:
-            for path in (os.path.abspath(place), os.path.realpath(place)):
-                if path != "/":
-                    self._roots.add(path)
+        self._roots |= _both([place])
 
     def _allowed(self, path: str) -> bool:
+        if path in self._roots:
+            return True
+        if self._narrow and path.endswith(_STALE):
+            return False
         if path.startswith(self._fixed) and not path.startswith(self._unfixed):
             return True
-        while len(path) > 1:
-            if path in self._roots:
+        is_code = self._narrow and (path.endswith(_CODE) or _INFO.search(path) is not None)
+        place = os.path.dirname(path)
+        while len(place) > 1:
+            if place in self._roots or (is_code and place in self._code):
                 return True
-            path = os.path.dirname(path)
+            place = os.path.dirname(place)
         return False
 
 
@@ -160,7 +210,7 @@ def source_of(path: str) -> str:
     return source if os.path.exists(source) else path
 
 
-def _regular(path: str) -> Optional[str]:
+def regular(path: str) -> Optional[str]:
     """The real path of a readable regular file; None for everything else."""
     flag = getattr(os, "O_PATH", 0)
     if not flag:
@@ -178,6 +228,12 @@ def _regular(path: str) -> Optional[str]:
         return None
     finally:
         os.close(fd)
+
+
+def _both(places: Iterable[Optional[str]]) -> Set[str]:
+    """Each place as it is written and as it really is; never the root of all."""
+    both = {path for place in places if place for path in (os.path.abspath(place), os.path.realpath(place))}
+    return both - {"/"}
 
 
 def _real(path: str) -> str:

@@ -1,9 +1,12 @@
 """Which files a job really read: every open and exec of all its processes, seen by the kernel.
 
-A seccomp filter, installed between fork and exec, makes the kernel ask the supervisor at each open; it notes the
-path and lets the call go on. That needs no privilege, and sees programs in any language. It does not see io_uring,
-32-bit programs, or what a program of another user (setuid) reads. Where seccomp cannot be had, an audit hook is
-put into every Python process instead (`audit.py`); the outcome says which of the two it was.
+A seccomp filter, installed between fork and exec, makes the kernel ask whoever holds its listener (the supervisor of
+an attempt, or a parity run outside of one) at each open; it notes the path and lets the call go on. That needs no
+privilege, and sees programs in any language. It does not see io_uring, 32-bit programs, or what a program of another
+user (setuid) reads. Where seccomp cannot be had, an audit hook is put into every Python process instead
+(`audit.py`); the outcome says which of the two it was.
+
+Standard library only, Python 3.9: the lane agent carries this module.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ import sys
 import threading
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from lanes.agent.declared import Declared
+from core.declared import Declared, regular
+from core.marks import MarkedLog, mark_of
 
 
 class _Abi(NamedTuple):
@@ -37,12 +41,14 @@ class _Abi(NamedTuple):
     rename: Optional[int]
     renameat: int
     renameat2: int
+    link: Optional[int]
+    linkat: int
     o_directory: int
 
 
 _ABIS: Dict[str, _Abi] = {
-    "x86_64": _Abi(0xC000003E, 317, 2, 85, 257, 437, 59, 322, 82, 264, 316, 0o200000),
-    "aarch64": _Abi(0xC00000B7, 277, None, None, 56, 437, 221, 281, None, 38, 276, 0o40000),
+    "x86_64": _Abi(0xC000003E, 317, 2, 85, 257, 437, 59, 322, 82, 264, 316, 86, 265, 0o200000),
+    "aarch64": _Abi(0xC00000B7, 277, None, None, 56, 437, 221, 281, None, 38, 276, None, 37, 0o40000),
 }
 
 _PR_SET_NO_NEW_PRIVS = 38
@@ -60,6 +66,10 @@ _IOCTL_SEND = 0xC0182101
 _IOCTL_SET_FLAGS = 0x40082104
 _CONTINUE = 1
 _AT_FDCWD = -100
+_ALIASES = (
+    ("/proc/self/", ""), ("/proc/thread-self/", ""), ("/dev/fd/", "fd/"),
+    ("/dev/stdin", "fd/0"), ("/dev/stdout", "fd/1"), ("/dev/stderr", "fd/2"),
+)  # fmt: skip
 _O_PATH = 0o10000000
 
 
@@ -105,12 +115,18 @@ def install() -> int:
 
 
 class Tracer(threading.Thread):
-    """Answers the kernel's questions, and tells `declared` what was opened."""
+    """Answers the kernel's questions, and tells `declared` what was opened.
 
-    def __init__(self, fd: int, declared: Declared) -> None:
+    Args:
+        marked: where the opens of marked processes are written down besides, while they wait: when such a process
+            has ended, all that it opened is there to be read.
+    """
+
+    def __init__(self, fd: int, declared: Declared, marked: Optional[MarkedLog] = None) -> None:
         super().__init__(name="opens", daemon=True)
         self._fd = fd
         self._declared = declared
+        self._marked = marked
         self._abi = _abi() or next(iter(_ABIS.values()))
         self._readv = _libc().process_vm_readv
         self._readv.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 5]
@@ -146,6 +162,8 @@ class Tracer(threading.Thread):
         self.join(timeout)
         if not self.is_alive():
             os.close(self._fd)
+            if self._marked is not None:
+                self._marked.close()
 
     def _answer(self, raw: bytes) -> None:
         ident, tid, _flags, nr, _arch, _ip, *args = _NOTIF.unpack(raw)
@@ -153,6 +171,9 @@ class Tracer(threading.Thread):
         after = None
         try:
             after = self._look(nr, tid, args)
+        except Exception:  # whatever it is, an unanswered question would hold the program up for ever
+            self.blind += 1
+            self._tell(self._mark(tid), "?", "")
         finally:
             fcntl.ioctl(self._fd, _IOCTL_SEND, _RESP.pack(ident, 0, 0, _CONTINUE))
         if after is not None:
@@ -171,40 +192,70 @@ class Tracer(threading.Thread):
         if nr == abi.openat2:
             how = self._memory(tid, args[2], 8)
             return self._open(tid, args[0], args[1], struct.unpack("=Q", how)[0]) if len(how) == 8 else None
-        if nr == abi.execve:
-            path = self._path(tid, _AT_FDCWD, args[0])
-        elif nr == abi.execveat:
-            path = self._path(tid, args[0], args[1])
-        else:
-            return self._rename(nr, tid, args)
-        return _After(self._declared.ran, path) if path else None
+        if nr in (abi.execve, abi.execveat):
+            return self._exec(tid, *((_AT_FDCWD, args[0]) if nr == abi.execve else (args[0], args[1])))
+        two = nr in (abi.rename, abi.link)
+        old = self._path(tid, _AT_FDCWD, args[0]) if two else self._path(tid, args[0], args[1])
+        new = self._path(tid, _AT_FDCWD, args[1]) if two else self._path(tid, args[2], args[3])
+        if new:
+            self._named(tid, old, new, link=nr in (abi.link, abi.linkat))
+        return None
 
     def _open(self, tid: int, dirfd: int, address: int, flags: int) -> "Optional[_After]":
         if flags & (_O_PATH | self._abi.o_directory):
             return None
         path = self._path(tid, dirfd, address)
-        if not path or self._declared.known(path):
+        if not path:
+            return None
+        mark = self._mark(tid)
+        known = self._declared.known(path)
+        if known and not mark:
             return None
         write = flags & os.O_ACCMODE
         existed = bool(flags & os.O_CREAT) and os.path.lexists(path)
         if (flags & os.O_CREAT and not existed) or (flags & os.O_TRUNC and write):
-            return _After(self._declared.made, path)
-        return _After(self._declared.read, path) if write != os.O_WRONLY else None
+            self._tell(mark, "w", path)
+            return None if known else _After(self._declared.made, path)
+        if write == os.O_WRONLY:
+            return None
+        if mark:
+            self._tell(mark, "r", regular(path))
+        return None if known else _After(self._declared.read, path)
 
-    def _rename(self, nr: int, tid: int, args: List[int]) -> "Optional[_After]":
-        if nr == self._abi.rename:
-            old, new = self._path(tid, _AT_FDCWD, args[0]), self._path(tid, _AT_FDCWD, args[1])
-        else:
-            old, new = self._path(tid, args[0], args[1]), self._path(tid, args[2], args[3])
-        if old and new:
-            self._declared.renamed(old, new)
-        return None
+    def _exec(self, tid: int, dirfd: int, address: int) -> "Optional[_After]":
+        path = self._path(tid, dirfd, address)
+        if not path:
+            return None
+        mark = self._mark(tid)
+        if mark:
+            self._tell(mark, "x", path)
+            self._tell(mark, "r", regular(path))
+        return _After(self._declared.ran, path)
+
+    def _named(self, tid: int, old: str, new: str, *, link: bool) -> None:
+        """A file gets another name. One that had none (O_TMPFILE) was made by whoever gives it its first."""
+        mark = self._mark(tid)
+        if link and (not old or old.endswith(" (deleted)")):
+            self._declared.made(new)
+            self._tell(mark, "w", new)
+        elif old and os.path.lexists(old):
+            folder = os.path.isdir(old)
+            self._declared.renamed(old, new, folder=folder)
+            self._tell(mark, "d" if folder else "m", old, new)
+
+    def _mark(self, tid: int) -> int:
+        return mark_of(tid) if self._marked is not None else 0
+
+    def _tell(self, mark: int, letter: str, path: Optional[str], new: str = "") -> None:
+        if mark and path is not None and self._marked is not None:
+            self._marked.tell(mark, letter, path, new)
 
     def _path(self, tid: int, dirfd: int, address: int) -> str:
         """The absolute path that a call names; empty when its memory cannot be read."""
         raw = self._memory(tid, address, 4096).split(b"\0", 1)
         if len(raw) != 2:
             self.blind += 1
+            self._tell(self._mark(tid), "?", "")
             return ""
         name = os.fsdecode(raw[0])
         dirfd = ctypes.c_int32(dirfd & 0xFFFFFFFF).value
@@ -212,10 +263,8 @@ class Tracer(threading.Thread):
             if not name.startswith("/"):
                 base = os.readlink(f"/proc/{tid}/cwd" if dirfd == _AT_FDCWD else f"/proc/{tid}/fd/{dirfd}")
                 name = f"{base}/{name}" if name else base
-            elif name.startswith("/proc/self/"):
-                name = f"/proc/{tid}/{name[11:]}"
             if name.startswith(("/proc/", "/dev/fd/", "/dev/std")):
-                name = os.path.realpath(name) if "/cwd/" in name or "/root/" in name else ""
+                name = _special(name, tid)
         except OSError:
             return ""
         return name
@@ -250,6 +299,20 @@ def send_fd(sock: socket.socket, fd: int) -> None:
     sock.sendmsg([b"t"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
 
 
+def _special(name: str, tid: int) -> str:
+    """What a name below /proc or /dev that leads to a file of elsewhere means to `tid`; empty for all others."""
+    for before, after in _ALIASES:
+        if name == before or (before.endswith("/") and name.startswith(before)):
+            name = f"/proc/{tid}/{after}{name[len(before) :]}"
+            break
+    if "/cwd/" in name or "/root/" in name:
+        return os.path.realpath(name)
+    if "/fd/" not in name:
+        return ""
+    found = os.path.realpath(name)
+    return "" if found.startswith("/proc/") or found.endswith(" (deleted)") else found
+
+
 def _abi() -> Optional[_Abi]:
     return _ABIS.get(platform.machine()) if sys.platform.startswith("linux") else None
 
@@ -259,7 +322,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def _filter(abi: _Abi) -> bytes:
-    """The filter: ask at opens that may read or create, at renames and execs; let everything else pass.
+    """The filter: ask at opens that may read or create, at new names and execs; let everything else pass.
 
     Jumps are counted from the next instruction; blocks are laid out so that each ends by returning.
     """
@@ -281,8 +344,8 @@ def _filter(abi: _Abi) -> bytes:
             op(ret, _RET_ALLOW),
         ]
 
-    asked = [abi.openat2, abi.execve, abi.execveat, abi.renameat, abi.renameat2]
-    asked += [n for n in (abi.creat, abi.rename) if n is not None]
+    asked = [abi.openat2, abi.execve, abi.execveat, abi.renameat, abi.renameat2, abi.linkat]
+    asked += [n for n in (abi.creat, abi.rename, abi.link) if n is not None]
     out = [op(ld, arch), op(jeq, abi.audit_arch, 1, 0), op(ret, _RET_ALLOW), op(ld, nr)]
     blocks: List[Tuple[int, int]] = [(abi.openat, 2)] + ([(abi.open, 1)] if abi.open is not None else [])
     for number, arg in blocks:
