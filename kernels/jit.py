@@ -35,6 +35,12 @@ def fused(function: F) -> F:
     return cast("F", _cached(numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(function), function))
 
 
+def part(function: F) -> F:
+    """A piece of a `fused` loop: it becomes part of its caller, and what it computes once is computed once there."""
+    loop = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, forceinline=True)
+    return cast("F", loop(function))
+
+
 def exact(function: F) -> F:
     """Compile scalars that round as NumPy does, operation by operation; the interpreter lock is not held."""
     return cast("F", _cached(numba.njit(nogil=True, error_model="numpy")(function), function))

@@ -85,13 +85,15 @@ def _reflections(lines: Iterable[str], name: str) -> Iterator[tuple[int, int, in
             raise _bad(name, number, f"it has {len(words)} fields, and h k l F are 4")
         if "_" in data:  # Python reads 1_0 as 10
             raise _bad(name, number, "it has a _ in it, and no number has")
+        if not data.isascii():  # Python reads the digits of any script, and other programs do not
+            raise _bad(name, number, f"it has {ascii(next(c for c in data if ord(c) > 127))} in it, and no number has")
         h, k, l = (_index(word, axis, name, number) for word, axis in zip(words, "hkl", strict=False))  # noqa: E741
         try:
             value = float(words[3])
         except ValueError:
-            raise _bad(name, number, f"F is {words[3]!r}, which is not a number") from None
+            raise _bad(name, number, f"F is {_short(words[3])!r}, which is not a number") from None
         if not math.isfinite(value) or value < 0:
-            raise _bad(name, number, f"F is {words[3]}, and an amplitude is finite and not negative")
+            raise _bad(name, number, f"F is {_short(words[3])}, and an amplitude is finite and not negative")
         yield number, h, k, l, value + 0.0
 
 
@@ -101,7 +103,7 @@ def _index(word: str, axis: str, name: str, number: int) -> int:
     except ValueError:
         value = _from_decimal(word, axis, name, number)
     if abs(value) > MAX_CELLS:
-        raise _bad(name, number, f"{axis} is {word}, and no grid reaches that far")
+        raise _bad(name, number, f"{axis} is {_short(word)}, and no grid reaches that far")
     return value
 
 
@@ -109,10 +111,14 @@ def _from_decimal(word: str, axis: str, name: str, number: int) -> int:
     try:
         value = float(word)
     except ValueError:
-        raise _bad(name, number, f"{axis} is {word!r}, which is not a number") from None
+        raise _bad(name, number, f"{axis} is {_short(word)!r}, which is not a number") from None
     if not value.is_integer():
-        raise _bad(name, number, f"{axis} is {word}, which is not a whole number")
+        raise _bad(name, number, f"{axis} is {_short(word)}, which is not a whole number")
     return int(value)
+
+
+def _short(word: str) -> str:
+    return word if len(word) <= 40 else f"{word[:40]}..."
 
 
 def _bad(name: str, number: int, what: str) -> HklRefused:

@@ -1,11 +1,11 @@
-"""The fused loop for SQUARE crystals and the nearest cell: blocks of pixels along a row, eight lookups at once.
+"""The fused loop for SQUARE crystals and the nearest cell: chunks of 512 sub-pixels along a row.
 
-Per block of 128 pixels and sub-pixel: 1/R by a short series, then for each source and orientation one loop from
-h, k, l to the sum. Along a row a·P is affine, so h = (a·P/λ)·(1/R) - a·i/λ costs two multiplications and additions.
+Per chunk and row of sub-pixels: 1/R by a short series, then for each source and orientation one loop from h, k, l to
+the sum (`numba_lookup`). Along a row a·P is affine, so h = (a·P/λ)·(1/R) - a·i/λ is two multiplications and additions.
 Everything is float64; the image is the only thing of its size.
 
 What the loop cannot promise it does not keep, but marks in `redo` for `numba_exact`:
-- a block in which some h is a rounding error away from a tie, which the oracle may have rounded the other way;
+- a chunk in which some h is a rounding error away from a tie, which the oracle may have rounded the other way;
 - a pixel so near a zero of F_latt that the rounding error of h shows in the sixth digit.
 """
 
@@ -16,7 +16,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from kernels.jit import bits, fused, gather_sum, greater, lookup, peek, poke
+from kernels.fcell.numba_lookup import UNLISTED, add_any, add_small
+from kernels.jit import fused, greater, lookup, part, peek, poke
 
 Doubles = npt.NDArray[np.float64]
 
@@ -29,39 +30,11 @@ BLOCK, DEGREE = 128, 6
 VALUE_AGAIN, ALL_AGAIN = 1, 2
 """What `redo` says of a pixel: only its intensity is to be computed again, or its counts besides."""
 
-# The outcome of a lookup is written into two bits of the table's float64. A sum over a chunk fits 10 bits.
-LISTED, UNLISTED = 1, 1 << 10
-
 NOTHING = 2.0**-400
-"""Stands for a structure factor of 0, which with those bits would be a denormal number, and slow on some machines."""
+"""Stands for a structure factor of 0, which with the bits of an outcome would be a denormal number, and slow."""
 
 NONE_AT_ALL = 1e-200
 """An intensity below this is 0: only `NOTHING` gives one."""
-
-# cos(π√t) for 0 ≤ t ≤ ¼ to 1.3e-12. It is exact at t = 1/25, 1/9 and 4/25, the zeros of F_latt for N = 3 and 5, so
-# that F_latt keeps its relative error (2e-11) beside them, where the error of a least-squares fit would be all of it.
-C0, C1, C2, C3, C4, C5, C6 = (
-    0.9999999999987859,
-    -4.934802200157943,
-    4.0587121055541315,
-    -1.3352623085965913,
-    0.23532553611215426,
-    -0.025777069880980837,
-    0.0018414017336415352,
-)
-
-# sin(π√t)/√t for 0 ≤ t ≤ ¼, relative error 3e-11.
-S0, S1, S2, S3, S4, S5 = (
-    3.14159265353629,
-    -5.167712764624501,
-    2.5501633189461272,
-    -0.5992521978136744,
-    0.0820504017611588,
-    -0.007028386330581221,
-)
-
-# Added to δ so that sin(Nπδ)/sin(πδ) has its limit at 0; the product of three is still no denormal.
-TINY = 1e-60
 
 
 def series_holds(pixel: float, close_distance: float) -> bool:
@@ -69,18 +42,13 @@ def series_holds(pixel: float, close_distance: float) -> bool:
     return math.pow((BLOCK / 2 + 1) * pixel / close_distance, DEGREE + 1) < 1e-15
 
 
-@fused
+@part
 def chunk(oversample: int) -> int:
     """Pixels of a chunk: a power of two, and no more samples than `SAMPLES`."""
     width = SAMPLES
     while width * oversample > SAMPLES:
         width //= 2
     return width
-
-
-def small_counts(cells: tuple[int, int, int]) -> bool:
-    """Whether F_latt is a polynomial of degree 2 in cos²(πδ) along every axis."""
-    return all(count in (1, 3, 5) for count in cells)
 
 
 @fused
@@ -120,8 +88,8 @@ def band(
         polar_lines: (3, 3): the same first three of the source, of E and across it, as unit vectors.
         table: flat F with outcomes in its low bits; cell (h, k, l) is at h·strides[0] + k·strides[1] + l + strides[2].
         shape: `small`: for each axis the coefficients of F_latt in cos²(πδ); otherwise the cells along it.
-        tie: a block with δ² above this is left to `numba_exact`; dim: so is a pixel with F_latt² below this.
-        margins: how far h, k, l may be beyond their values at the ends of a block.
+        tie: a chunk with δ² above this is left to `numba_exact`; dim: so is a pixel with F_latt² below this.
+        margins: how far h, k, l may be beyond their values at the ends of a chunk.
         bounds, outcomes: least and greatest h, k, l so far, and lookups (listed, unlisted); both are added to.
         detail: empty, or for one pixel (intensity, polar, omega, omega of each sub-pixel).
 
@@ -142,9 +110,9 @@ def band(
             for i_s in range(oversample):
                 along = sub * (row * oversample + i_s + 0.5)
                 _series(terms, i_s * (DEGREE + 1), block0, blocks, span, along, pixel, origin, fast_axis, slow_axis)
-        for part in range(fast0 // width, (fast1 - 1) // width + 1):
-            start, stop = max(fast0, part * width), min(fast1, (part + 1) * width)
-            middle, columns = part * width + width // 2, stop - start
+        for piece in range(fast0 // width, (fast1 - 1) // width + 1):
+            start, stop = max(fast0, piece * width), min(fast1, (piece + 1) * width)
+            middle, columns = piece * width + width // 2, stop - start
             count = columns * oversample
             _places(place, oversample, start - middle, columns)
             for n in range(count):
@@ -176,11 +144,11 @@ def band(
                 for n in range(lines.shape[0]):
                     wide |= _outside(radius, place, count, pixel, middle, along, lines[n], margins, bounds)
                     if small:
-                        packed, f, worst = _add_small(
+                        packed, f, worst = add_small(
                             total, last, radius, place, count, table, strides, pixel, middle, along, lines[n], shape
                         )
                     else:
-                        packed, f, worst = _add_any(
+                        packed, f, worst = add_any(
                             total, last, radius, place, count, table, strides, pixel, middle, along, lines[n], shape
                         )
                     listed += packed & (UNLISTED - 1)
@@ -208,7 +176,7 @@ def band(
     return marked, sum_f
 
 
-@fused
+@part
 def _places(place: Doubles, oversample: int, start: int, columns: int) -> None:
     """Samples of a chunk along a row, in pixels from its middle: all first sub-pixels, then all second ones."""
     for i_f in range(oversample):
@@ -217,7 +185,7 @@ def _places(place: Doubles, oversample: int, start: int, columns: int) -> None:
             poke(place, i_f * columns + p, first + p)
 
 
-@fused
+@part
 def _series(
     terms: Doubles,
     at: int,
@@ -254,7 +222,7 @@ def _series(
         poke(terms, at + b + 6 * blocks, g * t4 * t2 * p6)
 
 
-@fused
+@part
 def _inverse_series(
     radius: Doubles,
     terms: Doubles,
@@ -279,7 +247,7 @@ def _inverse_series(
                 poke(radius, first + p, (((((c6 * u + c5) * u + c4) * u + c3) * u + c2) * u + c1) * u + c0)
 
 
-@fused
+@part
 def _inverse(
     radius: Doubles,
     place: Doubles,
@@ -301,7 +269,7 @@ def _inverse(
         poke(radius, n, 1.0 / math.sqrt(y0 * y0 + y1 * y1 + y2 * y2))
 
 
-@fused
+@part
 def _weights(
     weight: Doubles,
     radius: Doubles,
@@ -330,7 +298,7 @@ def _weights(
         detail[1] = weight[0] / detail[2]
 
 
-@fused
+@part
 def _outside(
     radius: Doubles,
     place: Doubles,
@@ -354,7 +322,7 @@ def _outside(
     return found
 
 
-@fused
+@part
 def _extend(
     radius: Doubles,
     place: Doubles,
@@ -377,114 +345,7 @@ def _extend(
         bounds[2 * n + 1] = max(bounds[2 * n + 1], np.rint(most))
 
 
-@fused
-def _add_small(
-    total: Doubles,
-    last: Doubles,
-    radius: Doubles,
-    place: Doubles,
-    count: int,
-    table: Doubles,
-    strides: Doubles,
-    pixel: float,
-    middle: float,
-    along: float,
-    line: Doubles,
-    shape: Doubles,
-) -> tuple[int, float, float]:
-    """Add F²·F_latt² of one row of sub-pixels, source and orientation; 1, 3 or 5 cells along each axis.
-
-    F_latt = U_{N-1}(cos πδ) is a polynomial in cos²(πδ), and cos(πδ) one in δ². `np.rint` may round a tie the wrong
-    way: the greatest δ² is handed back, so that such a chunk is not kept.
-
-    Returns:
-        Outcomes (listed + UNLISTED·unlisted), sum of F, greatest δ².
-    """
-    ha, ka, la = _starts(line, pixel, middle, along)
-    hb, kb, lb = line[1] * pixel, line[5] * pixel, line[9] * pixel
-    hc, kc, lc = line[3], line[7], line[11]
-    sh, sk, s0 = strides[0], strides[1], strides[2]
-    h0, h1, h2 = shape[0], shape[1], shape[2]
-    k0, k1, k2 = shape[3], shape[4], shape[5]
-    l0, l1, l2 = shape[6], shape[7], shape[8]
-    packed, sum_f, worst = 0, 0.0, 0.0
-    for n in range(count):
-        u, g = lookup(place, n), lookup(radius, n)
-        h, k, l = (hb * u + ha) * g - hc, (kb * u + ka) * g - kc, (lb * u + la) * g - lc  # noqa: E741
-        nh, nk, nl = np.rint(h), np.rint(k), np.rint(l)
-        f = lookup(table, np.int32(nh * sh + (nk * sk + (nl + s0))))
-        dh, dk, dl = h - nh, k - nk, l - nl
-        th, tk, tl = dh * dh, dk * dk, dl * dl
-        worst = greater(worst, greater(th, greater(tk, tl)))
-        zh = (((((C6 * th + C5) * th + C4) * th + C3) * th + C2) * th + C1) * th + C0
-        zk = (((((C6 * tk + C5) * tk + C4) * tk + C3) * tk + C2) * tk + C1) * tk + C0
-        zl = (((((C6 * tl + C5) * tl + C4) * tl + C3) * tl + C2) * tl + C1) * tl + C0
-        yh, yk, yl = zh * zh, zk * zk, zl * zl
-        value = ((h2 * yh + h1) * yh + h0) * ((k2 * yk + k1) * yk + k0) * ((l2 * yl + l1) * yl + l0) * f
-        packed += bits(f) & (LISTED | UNLISTED)
-        sum_f = gather_sum(sum_f, f)
-        poke(last, n, f)
-        poke(total, n, peek(total, n) + value * value)
-    return packed, sum_f, worst
-
-
-@fused
-def _add_any(
-    total: Doubles,
-    last: Doubles,
-    radius: Doubles,
-    place: Doubles,
-    count: int,
-    table: Doubles,
-    strides: Doubles,
-    pixel: float,
-    middle: float,
-    along: float,
-    line: Doubles,
-    shape: Doubles,
-) -> tuple[int, float, float]:
-    """The same for any number of cells: sin(Nπδ) = ±sin(πf) with f = Nδ - rint(Nδ), and one division for three axes."""
-    ha, ka, la = _starts(line, pixel, middle, along)
-    hb, kb, lb = line[1] * pixel, line[5] * pixel, line[9] * pixel
-    hc, kc, lc = line[3], line[7], line[11]
-    sh, sk, s0 = strides[0], strides[1], strides[2]
-    hn, kn, ln = shape[0], shape[1], shape[2]
-    packed, sum_f, worst = 0, 0.0, 0.0
-    for n in range(count):
-        u, g = lookup(place, n), lookup(radius, n)
-        h, k, l = (hb * u + ha) * g - hc, (kb * u + ka) * g - kc, (lb * u + la) * g - lc  # noqa: E741
-        nh, nk, nl = np.rint(h), np.rint(k), np.rint(l)
-        f = lookup(table, np.int32(nh * sh + (nk * sk + (nl + s0))))
-        dh, dk, dl = (h - nh) + TINY, (k - nk) + TINY, (l - nl) + TINY
-        th, tk, tl = dh * dh, dk * dk, dl * dl
-        worst = greater(worst, greater(th, greater(tk, tl)))
-        fh, fk, fl = hn * dh - np.rint(hn * dh), kn * dk - np.rint(kn * dk), ln * dl - np.rint(ln * dl)
-        over = _sine(fh) * _sine(fk) * _sine(fl)
-        under = _sine(dh) * _sine(dk) * _sine(dl)
-        value = over / under * f
-        packed += bits(f) & (LISTED | UNLISTED)
-        sum_f = gather_sum(sum_f, f)
-        poke(last, n, f)
-        poke(total, n, peek(total, n) + value * value)
-    return packed, sum_f, worst
-
-
-@fused
-def _starts(line: Doubles, pixel: float, middle: float, along: float) -> tuple[float, float, float]:
-    return (
-        line[0] + along * line[2] + middle * (line[1] * pixel),
-        line[4] + along * line[6] + middle * (line[5] * pixel),
-        line[8] + along * line[10] + middle * (line[9] * pixel),
-    )
-
-
-@fused
-def _sine(x: float) -> float:
-    t = x * x
-    return x * (((((S5 * t + S4) * t + S3) * t + S2) * t + S1) * t + S0)
-
-
-@fused
+@part
 def _finish(
     total: Doubles,
     last: Doubles,

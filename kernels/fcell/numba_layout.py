@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.fcell import geometry
-from kernels.fcell.numba_fast import LISTED, NOTHING, SAMPLES, UNLISTED, series_holds, small_counts
+from kernels.fcell.numba_fast import NOTHING, SAMPLES, series_holds
+from kernels.fcell.numba_lookup import LISTED, UNLISTED, small_counts
 from kernels.fcell.plan import Plan
 from kernels.fcell.types import FloatArray, Shape
 

@@ -92,7 +92,7 @@ def decode(data: bytes, name: str = "the file") -> Quantised:
     """
     if len(data) < HEADER.size or data[: len(MAGIC)] != MAGIC:
         raise FileRefused(f"{name} is no file of quantised postfilter weights, or was cut or changed at its start")
-    _, version, h, count, _ = HEADER.unpack_from(data)
+    _, version, h, count, spare = HEADER.unpack_from(data)
     if version != VERSION:
         raise FileRefused(f"{name} has format version {version}, and this program reads version {VERSION}")
     if not 1 <= h <= MOST_CHANNELS:
@@ -111,7 +111,7 @@ def decode(data: bytes, name: str = "the file") -> Quantised:
     scales = np.frombuffer(data, "<f4", len(table), length - CHECKSUM - 4 * len(table)).astype(np.float32)
     whole = np.frombuffer(data, np.int8, sum(sizes.values()), start)
     # A writer other than ours may have signed what no writer may write.
-    if count != len(table) or data[HEADER.size : start] != _table(h):
+    if count != len(table) or spare != 0 or data[HEADER.size : start] != _table(h):
         raise FileRefused(f"{name} has a table of tensors that is not the one of weights with {h} channels")
     if not (np.isfinite(scales) & (scales > 0)).all() or whole.min() < -LIMIT:
         raise FileRefused(f"{name} has a scale that is not above 0, or an int8 value of -128: no writer may write it")

@@ -102,7 +102,8 @@ def _array(value: Any, what: str, *, integer: bool) -> npt.NDArray[Any]:
         raise FileRefused(f"{what} is {value.dtype}, where int8 is expected")
     if not integer and not value.is_floating_point():
         raise FileRefused(f"{what} is {value.dtype}, where floating point numbers are expected")
-    return np.asarray(value.numpy() if integer else value.float().numpy())
+    plain = value.detach()  # a saved parameter wants its gradient still
+    return np.asarray(plain.numpy() if integer else plain.float().numpy())
 
 
 def _line(error: Exception) -> str:

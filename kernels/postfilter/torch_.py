@@ -77,7 +77,9 @@ class _Host:
             torch.set_num_threads(self.threads)
         try:
             with torch.inference_mode(), _plain_float32(self.device):
-                given = torch.tensor(frames).to(self.device).contiguous(memory_format=self.format)
+                given = (
+                    torch.from_numpy(np.array(frames, order="C")).to(self.device).contiguous(memory_format=self.format)
+                )
                 return np.asarray(apply(given, self.tensors).contiguous().cpu().numpy())
         finally:
             torch.set_num_threads(before)

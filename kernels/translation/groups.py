@@ -31,12 +31,22 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.translation import Translate, build
-from kernels.translation.shapes import ShapeMismatch, TranslationRefused, check_arrays, check_finite, check_shapes
+from kernels.translation.shapes import (
+    ShapeMismatch,
+    TranslationRefused,
+    check_arrays,
+    check_finite,
+    check_is_array,
+    check_shapes,
+)
 
 Array = npt.NDArray[Any]
 
 # Padded patches that are in memory at a time, in bytes; one at least.
 HELD_BYTES = 32 << 20
+
+# A canvas with this much on every side is more than any memory: a position is in other units, or wrong.
+MAX_PAD = 1 << 16
 
 
 def extract(canvas: Array, positions: Array, frame: tuple[int, int], *, backend: str = "numpy") -> Array:
@@ -50,6 +60,7 @@ def extract(canvas: Array, positions: Array, frame: tuple[int, int], *, backend:
     Returns:
         (B, C, rows, columns); in double precision from the oracle, else in that of the canvas.
     """
+    _check_are_arrays(canvas=canvas, positions=positions)
     check_extract(canvas.shape, positions.shape, frame)
     check_finite(canvas)
     run = build(backend, finite=False)
@@ -73,6 +84,7 @@ def reassemble(
     Returns:
         (B, N + 2·pad, N + 2·pad).
     """
+    _check_are_arrays(patches=patches, positions=positions, weight=weight)
     check_group(patches.shape, positions.shape)
     moves = -relative(positions)
     pad = checked_pad(pad, moves)
@@ -95,6 +107,7 @@ def stitch(crops: Array, positions: Array, *, pad: int | None = None, backend: s
     Returns:
         (m + 2·pad, m + 2·pad).
     """
+    _check_are_arrays(crops=crops, positions=positions)
     check_shapes(crops.shape, positions.shape)
     moves = centred(positions)
     pad = checked_pad(pad, moves)
@@ -154,6 +167,8 @@ def check_extract(canvas: Sequence[int | None], positions: Sequence[int | None],
         )
     if None in canvas or None in positions or 0 in canvas or 0 in positions:
         raise ShapeMismatch(f"nothing to extract: canvases are {tuple(canvas)} and positions {tuple(positions)}")
+    if len(frame) != 2 or not all(isinstance(n, (int, np.integer)) for n in frame):
+        raise ShapeMismatch(f"the frame of a patch is (rows, columns), two whole numbers, not {frame}")
     for have, want in zip(canvas[1:], frame, strict=True):
         if have is None or want < 1 or have < want or (have - want) % 2:
             raise ShapeMismatch(
@@ -166,13 +181,21 @@ def checked_pad(pad: int | None, moves: Array) -> int:
     """The pad asked for, or the one that the offsets need.
 
     Raises:
-        TranslationRefused: an offset that is not finite, or a pad over which patches would be moved out.
+        TranslationRefused: an offset that is not finite or too far for any canvas, or a pad over which patches
+            would be moved out.
     """
     if not np.isfinite(moves).all():
         raise TranslationRefused("a position is not finite: a patch without a place cannot be put together")
     needed = even_pad(moves)
+    if needed > MAX_PAD:
+        raise TranslationRefused(
+            f"a position is {np.abs(moves).max():g} pixels from the mean of its group, and a canvas reaches {MAX_PAD} "
+            "at most: give positions in pixels"
+        )
     if pad is None:
         return needed
+    if isinstance(pad, bool) or not isinstance(pad, (int, np.integer)) or pad > MAX_PAD:
+        raise TranslationRefused(f"a pad is a whole number of pixels, {MAX_PAD} at most, not {pad!r}")
     if pad < 0 or pad < np.abs(moves).max():
         raise TranslationRefused(f"a pad of {pad} is less than the largest offset: it has to be {needed} or more")
     return pad
@@ -191,6 +214,12 @@ def checked_weight(weight: Array | None, frame: tuple[int, ...], dtype: np.dtype
     if np.iscomplexobj(weight) or not np.isfinite(weight).all() or (weight < 0).any() or not (weight > 0).any():
         raise TranslationRefused("a weight has to be real, finite and not negative, and not 0 everywhere")
     return weight.astype(dtype)
+
+
+def _check_are_arrays(**arrays: Array | None) -> None:
+    for name, array in arrays.items():
+        if array is not None:
+            check_is_array(name, array)
 
 
 def _widened(images: Array, backend: str) -> Array:

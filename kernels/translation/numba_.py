@@ -61,12 +61,13 @@ def translate_into(images: Array, offsets: Array, out: Array, *, threads: int = 
 
     Args:
         images: (..., H, W), C-contiguous; finite, unless every shift is by whole pixels. Not checked here.
-        offsets: (..., 2), finite.
+        offsets: (..., 2), finite. Checked, as any other would be an address outside the images.
         out: like `images`, elsewhere in memory. Fastest if it begins at a multiple of 64 bytes.
         threads: each takes its share of the images; the bits do not depend on it.
 
     Raises:
-        TranslationRefused: shapes or dtypes that do not fit, or an `out` that lies over `images`.
+        TranslationRefused: shapes or dtypes that do not fit, an offset that is not finite, or an `out` that lies
+            over `images`.
     """
     check_shapes(images.shape, offsets.shape)
     if images.dtype not in DTYPES:
@@ -85,6 +86,8 @@ def translate_into(images: Array, offsets: Array, out: Array, *, threads: int = 
     real = images.real.dtype
     given, made = (a.view(real).reshape(-1, height, width * parts) for a in (images, out))
     shifts = np.ascontiguousarray(offsets, dtype=np.float64).reshape(-1, 2)
+    if not np.isfinite(shifts).all():
+        raise TranslationRefused(f"the offset of image {int(np.argwhere(~np.isfinite(shifts))[0, 0])} is not finite")
     stream = bool(out.nbytes >= STREAM_BYTES)
 
     def share(first: int, last: int) -> None:

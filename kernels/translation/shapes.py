@@ -16,6 +16,7 @@ from kernels.devices import KernelRefused
 
 # What every backend translates, each in its own precision.
 DTYPES = tuple(np.dtype(name) for name in ("float32", "float64", "complex64", "complex128"))
+OFFSETS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 
 _PIECE = 1 << 17  # numbers that are looked at together: the answers stay in the cache
 
@@ -58,16 +59,25 @@ def check_arrays(images: npt.NDArray[Any], offsets: npt.NDArray[Any]) -> None:
     """`check_shapes` for arrays on the host, and what only values can tell.
 
     Raises:
-        TranslationRefused: a wrong shape, a wrong dtype, or an offset that is not a number.
+        TranslationRefused: no NumPy array, a wrong shape, a wrong dtype, or an offset that is not a number.
     """
+    for name, array in (("images", images), ("offsets", offsets)):
+        check_is_array(name, array)
     check_shapes(images.shape, offsets.shape)
     if images.dtype not in DTYPES:
         raise TranslationRefused(f"images must be float or complex ({', '.join(map(str, DTYPES))}), not {images.dtype}")
-    if not np.issubdtype(offsets.dtype, np.floating):
-        raise TranslationRefused(f"offsets must be real floating point numbers, not {offsets.dtype}")
+    # Of this machine's byte order too, as torch has no other.
+    if offsets.dtype not in OFFSETS:
+        raise TranslationRefused(f"offsets must be real numbers ({', '.join(map(str, OFFSETS))}), not {offsets.dtype}")
     if not np.isfinite(offsets).all():
         where = np.argwhere(~np.isfinite(offsets).all(axis=-1))[0]
         raise TranslationRefused(f"the offset of image {tuple(int(i) for i in where)} is not finite")
+
+
+def check_is_array(name: str, array: object) -> None:
+    """Raises: TranslationRefused: not a NumPy array."""
+    if not isinstance(array, np.ndarray):
+        raise TranslationRefused(f"{name} must be a NumPy array, not {type(array).__name__}: convert with numpy.array")
 
 
 def check_finite(images: npt.NDArray[Any]) -> None:

@@ -83,6 +83,8 @@ class _Host:
 
 def _shift(planes: Any, offsets: Any) -> Any:
     """(n, parts, H, W): the parts (real and imaginary) move together and never mix."""
+    # In the wider precision of the two: the weights of a float32 offset would spoil double images.
+    offsets = tf.cast(offsets, planes.dtype) if planes.dtype.size > offsets.dtype.size else offsets
     # Each weight by a subtraction of its own, without the constant 1: the small one of 1 - w would keep few
     # digits, and the graph optimiser reorders sums that hold a constant.
     whole = tf.floor(-offsets)

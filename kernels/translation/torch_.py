@@ -29,12 +29,15 @@ HELD_BYTES = 2 << 20
 def translate(images: Tensor, offsets: Tensor) -> Tensor:
     """Translate (n, H, W) by (n, 2) [x, y]; real or complex, gradients to both arguments.
 
+    The weights are made in the wider precision of the two: those of a float32 offset would spoil double images.
+
     Raises:
         ShapeMismatch: images and offsets do not belong together.
     """
     check_shapes(images.shape, offsets.shape)
     planes = torch.view_as_real(images) if images.is_complex() else images.unsqueeze(-1)
-    moved: Tensor = _Translation.apply(planes, offsets.to(images.device))  # type: ignore[no-untyped-call]
+    wide = offsets.to(planes.device, torch.promote_types(offsets.dtype, planes.dtype))
+    moved: Tensor = _Translation.apply(planes, wide)  # type: ignore[no-untyped-call]
     return torch.view_as_complex(moved) if images.is_complex() else moved.squeeze(-1)
 
 
@@ -204,4 +207,6 @@ def _window(planes: Tensor, x0: Tensor, y0: Tensor, height: int, width: int) -> 
 
 def _tensor(array: npt.NDArray[Any]) -> Tensor:
     """Without a copy where torch allows it: not of what is read-only, nor of negative steps."""
-    return torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else np.array(array, order="C"))
+    # Flat, as an axis of length 1 may have a negative step in what NumPy calls contiguous.
+    flat = array.reshape(-1)
+    return torch.from_numpy(flat if flat.flags.writeable and flat.strides[0] > 0 else flat.copy()).view(array.shape)

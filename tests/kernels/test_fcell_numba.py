@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from kernels import jit
 from kernels.devices import KernelRefused
-from kernels.fcell import numba_, numba_fast, numba_layout, oracle
+from kernels.fcell import numba_, numba_exact, numba_fast, numba_layout, numba_lookup, oracle
 from kernels.fcell.plan import Plan, Simulation, build_plan
 from kernels.fcell.types import Beam, Crystal, Detector, Experiment, FcellRefused, Goniometer, Grid, Source
 
@@ -233,9 +235,9 @@ def test_nothing_is_kept_between_calls() -> None:
 def test_the_polynomials_are_what_they_say() -> None:
     delta = np.linspace(1e-9, 0.5, 5001)
     t = delta * delta
-    cosine = sum(getattr(numba_fast, f"C{n}") * t**n for n in range(7))
+    cosine = sum(getattr(numba_lookup, f"C{n}") * t**n for n in range(7))
     assert np.abs(cosine - np.cos(np.pi * delta)).max() < 2e-12
-    sine = sum(getattr(numba_fast, f"S{n}") * t**n for n in range(6)) * delta
+    sine = sum(getattr(numba_lookup, f"S{n}") * t**n for n in range(6)) * delta
     assert np.abs(sine / np.sin(np.pi * delta) - 1).max() < 5e-11
     for count in (3, 5):
         c0, c1, c2 = numba_layout._POLYNOMIALS[count]
@@ -252,3 +254,35 @@ def test_the_table_reaches_as_far_as_any_lookup() -> None:
         for (least, most), a, b in zip(oracle.simulate(made).counts.bounds, low, high, strict=True):
             assert a <= least
             assert most <= b
+
+
+def test_compiled_code_is_kept_by_the_text_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit.config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    monkeypatch.setattr(jit, "_folders", {})
+    (tmp_path / "loops.py").write_text("one")
+    before = jit._cache_folder(tmp_path)
+    assert before is not None
+    assert before.parent == tmp_path / "cache"
+    assert before == jit._cache_folder(tmp_path)
+    monkeypatch.setattr(jit, "_folders", {})
+    (tmp_path / "loops.py").write_text("two")
+    assert jit._cache_folder(tmp_path) not in (None, before)
+    # Where nothing can be written nothing is kept, and that is no error.
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(jit.config, "CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr(jit, "_folders", {})
+    assert jit._cache_folder(tmp_path) is None
+    monkeypatch.setattr(jit.config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    monkeypatch.setattr(jit, "_folders", {})
+    assert jit._cache_folder(tmp_path) is None
+
+
+def test_what_compiles_is_measured_apart() -> None:
+    made = CASES["five cells"][1]
+    numba_.warm(made)
+    # One of each for every case above: no second variant is compiled for another plan.
+    compiled = (len(numba_fast.band.signatures), len(numba_exact.band.signatures))  # type: ignore[attr-defined]
+    assert numba_.warm(made) >= 0.0
+    assert compiled == (1, 1)

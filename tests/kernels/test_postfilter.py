@@ -88,6 +88,19 @@ def test_the_bound_sees_what_it_should() -> None:
         assert (np.abs(got - want) > bound).any(), wrong.keys()
 
 
+@pytest.mark.parametrize("backend", HERE)
+def test_frames_laid_out_in_any_way_are_taken(backend: str) -> None:
+    frames, weights = picture()[:, :, 100:121, 200:217], trained(3)
+    for given in (
+        frames[:, ::-1],
+        frames[:, :, ::-1, ::-1],
+        np.asfortranarray(frames),
+        frames[:, :, :1, :1][..., ::-1],
+    ):
+        given.flags.writeable = False
+        assert np.array_equal(apply(given, weights, backend=backend), apply(given.copy("C"), weights, backend=backend))
+
+
 @pytest.mark.parametrize("backend", ["numpy", *HERE])
 def test_step_0_is_the_identity(backend: str) -> None:
     frames = picture()[:, :, :61, :83]

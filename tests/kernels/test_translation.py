@@ -131,6 +131,12 @@ def test_other_refusals() -> None:
         translate(np.zeros((2, 8, 8)), np.array([[0, 0], [np.nan, 0]]))
     with pytest.raises(TranslationRefused, match=r"float or complex.*not >f4"):
         translate(np.zeros((1, 8, 8), dtype=">f4"), np.zeros((1, 2)))
+    with pytest.raises(TranslationRefused, match=r"real numbers.*not >f8"):
+        translate(np.zeros((1, 8, 8)), np.zeros((1, 2), dtype=">f8"), backend="torch")
+    with pytest.raises(TranslationRefused, match=r"images must be a NumPy array, not list"):
+        translate([[[0.0]]], np.zeros((1, 2)))  # type: ignore[arg-type]
+    with pytest.raises(TranslationRefused, match=r"offsets must be a NumPy array, not tuple"):
+        translate(np.zeros((1, 8, 8)), ((0.0, 0.0),))  # type: ignore[arg-type]
     with pytest.raises(TranslationRefused, match="no translation backend is called 'jax': there are numpy, numba"):
         build("jax")
     assert issubclass(TranslationRefused, KernelRefused)
@@ -182,6 +188,8 @@ def cases() -> dict[str, Any]:
         found[f"{batch}x{channels}.offsets"] = RNG.uniform(-9, 9, (batch, channels, 2)).astype("float32")
     found["real.images"] = RNG.normal(size=(3, 8, 8)).astype("float32")
     found["real.offsets"] = np.array([[0.5, 0], [0, 0], [-1.25, 2]], "float32")
+    found["mixed.images"] = complex_images((3, 8, 8), "complex128")
+    found["mixed.offsets"] = np.array([[0.3, -0.1], [-1.7, 2.9], [1e-9, -1e-9]], "float32")
     found["grad.x"], found["grad.y"] = RNG.normal(size=(2, 16, 16, 11))
     found["grad.t"] = np.array(OFFSETS)
     return found
@@ -274,6 +282,25 @@ def test_small_weights_keep_their_digits(answers: dict[str, Any], backend: str) 
     images, offsets = CASES["bright.images"], CASES["bright.offsets"]
     want = translate(images, offsets)
     assert local_error(answers[f"{backend}.bright"], want, images, offsets) <= 8 * UNIT["complex64"]
+
+
+@pytest.mark.parametrize("backend", RUNNABLE)
+def test_double_images_keep_their_digits_by_offsets_of_single_precision(answers: Any, backend: str) -> None:
+    images, offsets = CASES["mixed.images"], CASES["mixed.offsets"]
+    want = translate(images, offsets)
+    assert local_error(answers[f"{backend}.mixed"], want, images, offsets) <= 16 * UNIT["complex128"]
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_arrays_laid_out_in_any_way_are_taken(backend: str) -> None:
+    images, offsets = complex_images((3, 5, 1)), np.array([[0.5, 0.25], [0, 1], [-0.5, 3]], "float16")
+    want = translate(images, offsets)
+    # With one column, NumPy calls even the last of these contiguous.
+    for given in (np.asfortranarray(images), images[::-1][::-1], images[:, :, ::-1], images[:1, :1, ::-1]):
+        assert np.allclose(
+            translate(given, offsets[: len(given)], backend=backend), translate(given, offsets[: len(given)])
+        )
+    assert np.allclose(translate(images, offsets, backend=backend), want, rtol=1e-14, atol=0)
 
 
 # Gradients.

@@ -216,3 +216,11 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
         reassemble(bad, spots)
     with pytest.raises(TranslationRefused, match="a position is not finite"):
         reassemble(patches, np.where(np.arange(24).reshape(3, 4, 2) == 5, np.nan, spots))
+    with pytest.raises(TranslationRefused, match=r"1e\+09 pixels from the mean.*positions in pixels"):
+        stitch(GIVEN["crops"], np.where(np.arange(len(GIVEN["crops"]))[:, None] == 0, 1e9, 0) * np.ones(2) * 1.25)
+    with pytest.raises(TranslationRefused, match=r"whole number of pixels, .* not 40\.5"):
+        reassemble(patches, spots, pad=40.5)  # type: ignore[arg-type]
+    with pytest.raises(ShapeMismatch, match=r"two whole numbers, not \(16,\)"):
+        extract(canvas, spots, (16,))  # type: ignore[arg-type]
+    with pytest.raises(TranslationRefused, match="patches must be a NumPy array, not list"):
+        reassemble(patches.tolist(), spots)

@@ -115,6 +115,9 @@ def test_what_does_not_fit_is_refused() -> None:
         numba_.translate_into(given, shifts, given)
     with pytest.raises(TranslationRefused, match="C-contiguous"):
         numba_.translate_into(given, shifts, np.empty_like(given).transpose(0, 2, 1))
+    for bad in (np.nan, np.inf):  # an address computed from it would be anywhere
+        with pytest.raises(TranslationRefused, match="the offset of image 1 is not finite"):
+            numba_.translate(given, np.array([[0, 0], [0, bad]]))
     with pytest.raises(TranslationRefused, match="not float16"):
         numba_.translate(given.real.astype("float16"), shifts)
     with pytest.raises(ValueError, match="at least 1 thread"):
