@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Jobs", "Lab", "Status", "StillRunning", "Sweep"]
 
-_SHORTEST_S = 0.0001
+_SHORTEST_S = 0.00005
 _TICK_S = 0.25
 
 

@@ -158,6 +158,8 @@ class Scheduler:
         """Send the batches that fit, and return the events of the attempts that are to be started."""
         if self.m.ending or self.m.is_crowded():
             return []
+        if not (self.m.stale or self._more or self._queue or any(s.placeable for s in self.sweeps.live.values())):
+            return []  # nothing waits: a batch that came back by itself is recorded the sooner
         views = [book.view() for book in self.m.books.values()]
         if not any(v.open for v in views):
             return []

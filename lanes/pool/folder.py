@@ -63,11 +63,16 @@ class Spare:
 
     def __init__(self, place: str) -> None:
         self._place = place
+        self._taken = ""
         self._made = 0
         self._fds: dict[str, int] = {}
+        self._env: tuple[bytes, Listed] | None = None  # what the file for it holds already
 
-    def make(self) -> None:
+    def make(self, env: bytes | None = None) -> None:
         """Make one, unless there is one.
+
+        Args:
+            env: what its env.json will most likely hold: it is written now.
 
         Raises:
             OSError: the disk is full, say.
@@ -85,9 +90,22 @@ class Spare:
                 self._fds[name] = os.open(
                     f"{folder}/{name}", flags | (os.O_RDWR if name == LOG else os.O_WRONLY), 0o644
                 )
+            self._env = None
+            if env is not None:
+                self._env = env, fill(self._fds.pop(ENV), env)
         except OSError:
             self._drop()
             raise
+
+    def env(self, fds: dict[str, int], env: bytes) -> Listed:
+        """See that the env.json of the folder just taken holds `env`. Returns how a manifest lists it."""
+        ahead, self._env = self._env, None
+        if ahead is None:
+            return fill(fds[ENV], env)
+        if ahead[0] == env:
+            return ahead[1]
+        os.unlink(f"{self._taken}/{ENV}")
+        return write_new(f"{self._taken}/{ENV}", env)
 
     def take(self, folder: str) -> dict[str, int]:
         """Give it its name. Returns the files of it, open and empty.
@@ -100,7 +118,7 @@ class Spare:
         if not self._named(folder):
             self.make()
             os.rename(f"{self._place}-{self._made}", folder)
-        fds, self._fds = self._fds, {}
+        fds, self._fds, self._taken = self._fds, {}, folder
         return fds
 
     def _named(self, folder: str) -> bool:
@@ -117,7 +135,7 @@ class Spare:
     def _drop(self) -> None:
         for fd in self._fds.values():
             os.close(fd)
-        self._fds = {}
+        self._fds, self._env = {}, None
         shutil.rmtree(f"{self._place}-{self._made}", ignore_errors=True)
 
 

@@ -114,7 +114,7 @@ class Keeper:
             try:
                 self._files[SPEC] = fill(fds[SPEC], self._spec(spec))
             finally:
-                self._files[ENV] = fill(fds[ENV], env)
+                self._files[ENV] = self._spare.env(fds, env)
         except OSError as error:
             if no_space(error):
                 self._give_back()

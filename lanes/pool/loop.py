@@ -114,7 +114,7 @@ class Loop:
     def prepare(self) -> None:
         """Do ahead what the next batch needs. What cannot be done now is done then, and complained of."""
         with contextlib.suppress(OSError):
-            self.spare.make()
+            self.spare.make(next(reversed(self._envs.values()), None))
 
     def tidy(self) -> None:
         """A cell wrote files or went elsewhere: the next one finds an empty folder again."""
