@@ -1,8 +1,8 @@
-"""How arrays travel between the parity run and a side, and how both prove that they mean the same bytes."""
+"""How inputs and answers travel between the parity run and a side: files that are there whole or not at all."""
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-
-def digest(*arrays: npt.NDArray[Any]) -> str:
-    """SHA-256 over dtype, shape and C-ordered bytes of each array."""
-    whole = hashlib.sha256()
-    for array in arrays:
-        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        whole.update(f"{little.dtype.str} {little.shape}\n".encode())
-        whole.update(np.ascontiguousarray(little).tobytes())
-    return whole.hexdigest()
+from jobs.parity.adapter import Inputs
 
 
 def save(path: Path, array: npt.NDArray[Any]) -> None:
@@ -34,3 +26,26 @@ def load(path: Path) -> npt.NDArray[Any]:
     array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
     array.setflags(write=False)
     return array
+
+
+def put(folder: Path, inputs: Inputs) -> None:
+    """Write inputs to a new folder: one .npy an array, and a list of everything as JSON."""
+    folder.mkdir(parents=True)
+    for name, array in inputs.arrays.items():
+        save(folder / f"{name}.npy", array)
+    listed = {
+        "arrays": sorted(inputs.arrays),
+        "settings": dict(inputs.settings),
+        "files": {name: str(path) for name, path in inputs.files.items()},
+    }
+    (folder / "inputs.json").write_text(json.dumps(listed, indent=1))
+
+
+def take(folder: Path) -> Inputs:
+    """What `put` wrote."""
+    listed = json.loads((folder / "inputs.json").read_text())
+    return Inputs(
+        arrays={name: load(folder / f"{name}.npy") for name in listed["arrays"]},
+        settings=listed["settings"],
+        files={name: Path(path) for name, path in listed["files"].items()},
+    )

@@ -14,20 +14,22 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from jobs.parity.cases import Case
+from jobs.parity.adapter import Array, Picture
 from jobs.parity.words import Role, Verdict
 
 Row = Mapping[str, Any]
+Column = tuple[str, str, int, int, int, int]  # dtype, case, batch, channels, height, width
 
 # Okabe and Ito's colours and one shape each: told apart without colour too.
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#56B4E9", "v"), ("#E69F00", "P"))
+STYLE: Any = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False}
+BEYOND = 1e4  # an error above this is not told from an infinite one
 INK, ALARM = "#222222", "#B00020"
 
 
-def draw(path: Path, rows: Sequence[Row], example: Mapping[str, Any] | None) -> None:
+def draw(path: Path, rows: Sequence[Row], example: Picture | None) -> None:
     """Write the figure of a whole run to `path`."""
-    style: Any = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False}
-    with mpl.rc_context(style):
+    with mpl.rc_context(STYLE):
         height = 8.6 if example is not None else 5.0  # nothing to show where nothing could be judged
         figure = plt.figure(figsize=(13, height), layout="constrained", facecolor="white")
         below: Any = figure
@@ -42,26 +44,80 @@ def draw(path: Path, rows: Sequence[Row], example: Mapping[str, Any] | None) -> 
         plt.close(figure)
 
 
-def _pictures(figure: Any, example: Mapping[str, Any]) -> None:
-    tx, ty = example["offset"]
+def draw_grid(path: Path, batches: Mapping[str, Sequence[Array]], quantity: str) -> None:
+    """Write real predictions of every side: patches (H, W) of one frame, as they are and normalised."""
+    with mpl.rc_context(STYLE):
+        count = max((len(b) for b in batches.values()), default=1)
+        high, wide = next((b[0].shape for b in batches.values()), (1, 1))
+        each = min(5.6 / count, 2.4)
+        size = (1.8 + 2 * count * each, 0.6 + len(batches) * (each * high / wide + 0.06))
+        figure = plt.figure(figsize=size if batches else (8, 1), layout="constrained", facecolor="white")
+        if not batches:
+            figure.suptitle("No candidate predicted anything that could be shown", color=ALARM)
+        else:
+            _grid(figure, batches, quantity, between=" " if size[0] > 9 else "\n")
+        figure.savefig(path, dpi=130, metadata={"Software": None})
+        plt.close(figure)
+
+
+def _grid(figure: Any, batches: Mapping[str, Sequence[Array]], quantity: str, *, between: str) -> None:
+    first = next(iter(batches.values()))
+    top = max((float(np.nanmax(p)) for p in first if np.isfinite(p).any()), default=0.0) or 1.0
+    axes = figure.subplots(len(batches), 2, squeeze=False)
     figure.suptitle(
-        f"A picture of the cell with the largest error: {example['title']}, content moved by [{tx:+.3f}, {ty:+.3f}] px",
+        between.join(
+            (
+                f"Predictions, {quantity}.",
+                f"Left: as it is, black 0, white {top:.3g}.",
+                "Right: each from its own least to its own greatest value",
+            )
+        ),
         color=INK,
+        fontsize=9,
     )
-    axes = figure.subplots(1, 4)
-    top = float(np.abs(example["input"]).max())
-    for ax, key, title in zip(
-        axes, ("input", "oracle", "candidate"), ("input, amplitude", "float64 oracle", "candidate"), strict=False
-    ):
-        shown = ax.imshow(np.abs(example[key]), cmap="gray", vmin=0, vmax=top, interpolation="nearest")
-        ax.set_title(title)
+    colours = mpl.colormaps["gray"].with_extremes(bad="white")
+    for (raw, stretched), (name, batch) in zip(axes, batches.items(), strict=True):
+        for ax, patches in ((raw, [p / top for p in batch]), (stretched, [_stretched(p) for p in batch])):
+            ax.imshow(_side_by_side(patches), cmap=colours, vmin=0, vmax=1, interpolation="nearest")
+            ax.set_xticks([])
+            ax.set_yticks([])
+            for spine in ax.spines.values():
+                spine.set_visible(False)
+        raw.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+
+
+def _stretched(patch: Array) -> Array:
+    """From its least value, 0, to its greatest, 1. An even patch has nothing to be stretched."""
+    if not np.isfinite(patch).any():
+        return patch
+    low, high = float(np.nanmin(patch)), float(np.nanmax(patch))
+    return (patch - low) / (high - low) if high > low else patch / max(high, 1.0)
+
+
+def _side_by_side(patches: Sequence[Array]) -> Array:
+    """One picture (H, W), white between the patches."""
+    gap = np.full((patches[0].shape[0], max(1, patches[0].shape[1] // 24)), np.nan)
+    return np.concatenate([x for p in patches for x in (p, gap)][:-1], axis=1)
+
+
+def _pictures(figure: Any, example: Picture) -> None:
+    figure.suptitle(f"A picture of the cell with the largest error: {example.title}", color=INK)
+    shown_ones = [(example.oracle, "float64 oracle"), (example.candidate, "candidate")]
+    if example.input is not None:
+        shown_ones.insert(0, (example.input, "input"))
+    axes = figure.subplots(1, len(shown_ones) + 1)
+    low = min(0.0, float(np.nanmin(example.oracle)))
+    top = max(float(np.nanmax(a)) for a, _ in shown_ones[:-1])
+    for ax, (array, title) in zip(axes, shown_ones, strict=False):
+        shown = ax.imshow(array, cmap="gray", vmin=low, vmax=top, interpolation="nearest")
+        ax.set_title(f"{title}, {example.quantity}")
         _bar(figure, shown, ax)
-    error = example["relative"] / example["tolerance"]
+    error = example.relative / example.tolerance
     error = np.where(np.isfinite(error), error, np.nan)
     limit = max(1.0, float(np.nanmax(error, initial=0.0)))
-    shown = axes[3].imshow(error, cmap="viridis", vmin=0, vmax=limit, interpolation="nearest")
-    axes[3].set_title("local error ÷ tolerance")
-    _bar(figure, shown, axes[3])
+    shown = axes[-1].imshow(error, cmap="viridis", vmin=0, vmax=limit, interpolation="nearest")
+    axes[-1].set_title("local error ÷ tolerance")
+    _bar(figure, shown, axes[-1])
     for ax in axes:
         ax.set_xticks([])
         ax.set_yticks([])
@@ -77,11 +133,7 @@ def _bar(figure: Any, shown: Any, ax: Axes) -> None:
 
 def _cells(ax: Axes, rows: Sequence[Row]) -> None:
     """One column a cell, one mark a candidate, the tolerance as a line over the cells that it holds for."""
-    cases = list(Case)
-    columns = sorted(
-        dict.fromkeys((r["dtype"], r["case"], r["batch"], r["channels"]) for r in rows),
-        key=lambda c: (c[0] != rows[0]["dtype"], c[0], cases.index(Case(c[1])), c[2] * c[3], c[3]),
-    )
+    columns = _columns(rows)
     names = list(dict.fromkeys(r["candidate"] for r in rows))
     place = {column: i for i, column in enumerate(columns)}
     scale = _Scale(rows)
@@ -90,7 +142,7 @@ def _cells(ax: Axes, rows: Sequence[Row]) -> None:
         colour, marker = STYLES[number % len(STYLES)]
         mine = [r for r in rows if r["candidate"] == name]
         for row in mine:
-            x = place[row["dtype"], row["case"], row["batch"], row["channels"]] + spread[number]
+            x = place[_column(row)] + spread[number]
             if row["max_rel"] is None:
                 ax.text(
                     x, scale.zero * 3, row["verdict"], rotation=90, color=ALARM, fontsize=7, ha="center", va="bottom"
@@ -103,24 +155,51 @@ def _cells(ax: Axes, rows: Sequence[Row]) -> None:
         passed = sum(r["verdict"] == Verdict.PASS for r in mine)
         ax.plot([], [], marker, color=colour, markersize=6.5, label=f"{name}  {passed}/{len(mine)} pass")
     for column, x in place.items():
-        limit = max(r["tolerance"] for r in rows if (r["dtype"], r["case"], r["batch"], r["channels"]) == column)
+        limit = max(r["tolerance"] for r in rows if _column(r) == column)
         ax.plot([x - 0.45, x + 0.45], [scale.at(limit)] * 2, color=INK, linewidth=1.2)
     if any(r["verdict"] == Verdict.FAIL for r in rows):
         ax.plot([], [], "o", color="none", markeredgecolor=ALARM, markeredgewidth=1.6, label="hollow: failed")
     scale.apply(ax.yaxis, ax.set_yscale, ax.set_ylim, room=2.2)
     ax.plot([], [], color=INK, linewidth=1.2, label="tolerance (0: bit for bit)")
-    ax.set_xticks(range(len(columns)), [f"{b}×{c}" for _, _, b, c in columns], rotation=60 if len(columns) > 16 else 0)
+    alone = len(_runs([c[:2] for c in columns])) == len(columns)  # every cell has a name of its own
+    frames = len({c[4:] for c in columns}) > 1
+    if alone:
+        names = [f"{c[1]} {c[4]}×{c[5]}" if frames else c[1] for c in columns]
+        ax.set_xticks(range(len(columns)), names, rotation=40, ha="right", rotation_mode="anchor")
+    else:
+        turned = 60 if len(columns) > 16 else 0
+        names = [f"{c[4]}×{c[5]}" if frames else f"{c[2]}×{c[3]}" for c in columns]
+        ax.set_xticks(range(len(columns)), names, rotation=turned)
+        _groups(ax, columns)
     ax.tick_params(axis="x", labelsize=7.5, length=0)
     ax.set_xlim(-0.6, len(columns) - 0.4)
-    _groups(ax, columns)
     ax.set_ylabel("largest local relative error")
-    ax.set_title("Candidates: every mark must lie on or under its line (columns: batch × channels)", loc="left")
+    ax.set_title(
+        "Candidates: every mark must lie on or under its line"
+        + ("" if alone else " (columns: height × width)" if frames else " (columns: batch × channels)"),
+        loc="left",
+    )
     ax.legend(loc="upper left", ncols=3, frameon=False, fontsize=8, borderaxespad=0.2)
     ax.grid(axis="y", color="#eeeeee", linewidth=0.8)
     ax.set_axisbelow(True)
 
 
-def _groups(ax: Axes, columns: Sequence[tuple[str, str, int, int]]) -> None:
+def _column(row: Row) -> Column:
+    dtype, case, *numbers = (row[n] for n in ("dtype", "case", "batch", "channels", "height", "width"))
+    batch, channels, height, width = numbers
+    return dtype, case, batch, channels, height, width
+
+
+def _columns(rows: Sequence[Row]) -> list[Column]:
+    """The cells: by precision and case as the plan has them, then by size."""
+    dtypes, cases = (list(dict.fromkeys(r[name] for r in rows)) for name in ("dtype", "case"))
+    return sorted(
+        dict.fromkeys(_column(r) for r in rows),
+        key=lambda c: (dtypes.index(c[0]), cases.index(c[1]), c[4] * c[5], c[2] * c[3], c[3]),
+    )
+
+
+def _groups(ax: Axes, columns: Sequence[Column]) -> None:
     """The case, and the precision where there are two, under the columns that share it."""
     crowded = len(columns) > 16
     for start, end in _runs([c[:2] for c in columns]):
@@ -188,31 +267,32 @@ def _controls(ax: Axes, rows: Sequence[Row]) -> None:
 
 
 class _Scale:
-    """A logarithmic axis that also has a place for 0 and, where it is needed, for infinity."""
+    """A logarithmic axis that also has a place for 0 and, where it is needed, for all beyond what can be shown."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         errors = [r["max_rel"] for r in rows if r["max_rel"] is not None]
-        finite = [v for v in errors if math.isfinite(v) and v > 0]
+        finite = [v for v in errors if 0 < v <= BEYOND]
         limits = [r["tolerance"] for r in rows if r["tolerance"] > 0] or [1e-7]
         decade = math.floor(math.log10(min(finite + limits)))
         self.zero = 10.0 ** (decade - 3)
         self.top = 10.0 ** math.ceil(math.log10(max(finite + limits)) + 0.5)
-        self.infinity = self.top * 1e2 if len(finite) < sum(v != 0 for v in errors) else None
+        self.beyond = self.top * 1e2 if len(finite) < sum(v != 0 for v in errors) else None
+        self.word = f">$10^{{{round(math.log10(BEYOND))}}}$" if any(BEYOND < v < math.inf for v in errors) else "∞"
 
     def at(self, value: float) -> float:
-        if not math.isfinite(value):
-            return self.infinity or self.top
+        if not value <= BEYOND:
+            return self.beyond or self.top
         return max(value, self.zero)
 
     def apply(self, axis: Any, set_scale: Any, set_limits: Any, *, room: float) -> None:
         """`room`: decades to leave above, for a legend."""
         set_scale("log")
-        set_limits(self.zero / 3, (self.infinity or self.top) * 10**room)
+        set_limits(self.zero / 3, (self.beyond or self.top) * 10**room)
         first, last = round(math.log10(self.zero)) + 2, round(math.log10(self.top))
         powers = range(first, last + 1, max(1, math.ceil((last - first) / 5)))
         ticks, names = [self.zero, *(10.0**p for p in powers)], ["0", *(f"$10^{{{p}}}$" for p in powers)]
-        if self.infinity is not None:
-            ticks, names = [*ticks, self.infinity], [*names, "∞"]
+        if self.beyond is not None:
+            ticks, names = [*ticks, self.beyond], [*names, self.word]
         axis.set_major_locator(mpl.ticker.FixedLocator(ticks))
         axis.set_major_formatter(mpl.ticker.FixedFormatter(names))
         axis.set_minor_locator(mpl.ticker.NullLocator())

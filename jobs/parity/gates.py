@@ -1,6 +1,7 @@
 """Is the judge any good? An examination that every run sits, and gates known to be bad that must fail it.
 
-A gate says ok or not of a pair of arrays. The examination shows it right answers and wrong ones. Ours must
+A gate says ok or not of a pair of arrays. The examination shows it right answers and wrong ones, made from
+translated photographs: whatever the kernel, it is the same judge, and it is shown arrays and a number only. Ours must
 make no mistake; those that misled the seed (a ratio that can be computed, a correlation, a look at the shape,
 a look at the labels) must each be caught, or the examination itself proves nothing.
 """
@@ -8,25 +9,33 @@ a look at the labels) must each be caught, or the examination itself proves noth
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from jobs.parity import mutants, verdict
-from jobs.parity.cases import TOLERANCE, Case, Cell
-from jobs.parity.inputs import batch
-from jobs.parity.verdict import Reference
-from jobs.parity.words import Verdict
+from jobs.parity import taps, verdict
+from jobs.parity.adapter import Adapter, Cell
+from jobs.parity.kernels.translation import TOLERANCE, Case, batch, patches
+from jobs.parity.kernels.translation_mutants import SPOILED
+from jobs.parity.rows import identity, measures
+from jobs.parity.sides import Task
+from jobs.parity.verdict import Judgement, Reference
+from jobs.parity.words import Role, Verdict
 from kernels.metrics import compare_statistics, errors, patch_statistics
+
+if TYPE_CHECKING:
+    from jobs.parity import Params
 
 Array = npt.NDArray[Any]
 Gate = Callable[[Reference, Array, float], bool]
 
 # Batch and channels of the pictures that the examination uses; large enough to lose a batch dimension.
 BATCH, CHANNELS = 16, 4
+GATE_PATCH = 32  # where the kernel under test has no patches of its own
 
 
 def judge_gate(reference: Reference, candidate: Array, tolerance: float) -> bool:
@@ -66,6 +75,7 @@ class BadGate:
     blind_to: str
 
 
+SUM_LIMIT = 1e-8
 BRIGHTER = "everything 1e-3 too bright"
 DIM = "dim pixels a hundredfold too bright"
 BAD_GATES: dict[str, BadGate] = {
@@ -89,8 +99,8 @@ class Question:
 
 def questions(patch: int, seed: int) -> list[Question]:
     """Wrong answers, made from real pictures; and right ones, for a gate that refuses everything."""
-    moved = batch(Cell(Case.MIXED, "complex64", BATCH, CHANNELS, patch), seed)
-    still = batch(Cell(Case.ZERO, "complex64", BATCH, CHANNELS, patch), seed)
+    moved = batch(patches(Case.MIXED, "complex64", BATCH, CHANNELS, patch), seed)
+    still = batch(patches(Case.ZERO, "complex64", BATCH, CHANNELS, patch), seed)
     limit = TOLERANCE["complex64"]
     exact = moved.reference.values.astype(np.complex64)
 
@@ -101,7 +111,7 @@ def questions(patch: int, seed: int) -> list[Question]:
         Question("the oracle's own answer in single precision", moved.reference, exact, True, limit),
         Question("an image that did not move", still.reference, still.images.copy(), True, 0.0),
     ]
-    out += [wrong(f"mutant {m.name}", m.translate(moved.images, moved.offsets)) for m in mutants.MUTANTS.values()]
+    out += [wrong(f"mutant {name}", spoil(moved.images, moved.offsets)) for name, spoil in SPOILED.items()]
     out += [
         wrong(BRIGHTER, (exact * np.float32(1.001)).astype(np.complex64)),
         _dim_pixels(moved.reference),
@@ -110,6 +120,8 @@ def questions(patch: int, seed: int) -> list[Question]:
         wrong("each image its own mean", np.broadcast_to(exact.mean((-2, -1), keepdims=True), exact.shape).copy()),
         wrong("amplitudes without phase", np.abs(exact)),
         wrong("an empty array", exact[:0]),
+        _sum(moved.reference, off=0.0),
+        _sum(moved.reference, off=4 * SUM_LIMIT),
         Question("one unit in the last place of one pixel", still.reference, _nudged(still.images), False, 0.0),
     ]
     return out
@@ -129,12 +141,59 @@ def examine(gate: Gate, paper: list[Question]) -> dict[str, str]:
     return mistakes
 
 
+def sit(params: Params, kernel: str, *, first: int) -> Iterator[dict[str, Any]]:
+    """Rows: our judge must make no mistake; each gate known to be bad must be caught at what it is blind to."""
+    patch = params.patch if kernel == "translation" else GATE_PATCH
+    paper = questions(patch, params.seed)
+    sitting: list[tuple[str, Role, Gate, str]] = [("judge", Role.GATE, judge_gate, "")]
+    sitting += [(name, Role.MUTANT, bad.says, bad.blind_to) for name, bad in BAD_GATES.items()]
+    for number, (name, role, gate, blind_to) in enumerate(sitting, start=first):
+        begun = time.perf_counter()
+        mistakes = examine(gate, paper)
+        told = mistakes.get(blind_to) if blind_to else next(iter(mistakes.values()), None)
+        marks = f"{len(mistakes)} of {len(paper)} answers wrong"
+        judgement = Judgement(Verdict.FAIL, f"{told} ({marks})") if told else Judgement(Verdict.PASS, marks)
+        cell = patches(Case.MIXED, "complex64", BATCH, CHANNELS, patch)
+        yield {
+            **identity(kernel, Task(number, name, role, "", cell)),
+            "case": "examination",
+            **measures(judgement),
+            "own_reason": bool(told) if role is Role.MUTANT else None,
+            "tolerance": TOLERANCE["complex64"],
+            "seconds": time.perf_counter() - begun,
+        }
+
+
+def sit_of_taps(adapter: Adapter, cell: Cell, number: int) -> dict[str, Any]:
+    """A row: taps that are known to be constant must be caught at every field that has to move."""
+    found = taps.constant_rows(adapter, cell)
+    caught = [r for r in found if r["verdict"] == Verdict.FAIL]
+    all_of_them = bool(found) and len(caught) == len(found)
+    words = f"{len(caught)} of {len(found)} fields that have to move were seen to stand still"
+    return {
+        **identity(adapter.name, Task(number, taps.CONSTANT, Role.MUTANT, "", cell)),
+        "case": "examination",
+        "verdict": str(Verdict.FAIL if all_of_them else Verdict.PASS),
+        "reason": words,
+        "own_reason": all_of_them,
+        "tolerance": 0.0,
+    }
+
+
 def _dim_pixels(reference: Reference) -> Question:
     """Every other group dim, and a hundredfold too bright in the candidate: the correlation hardly moves."""
     gain, error = np.ones((BATCH, 1, 1, 1)), np.ones((BATCH, 1, 1, 1))
     gain[::2], error[::2] = 1e-5, 100.0
     dim = Reference(reference.values * gain, reference.scale * gain)
     return Question(DIM, dim, (dim.values * error).astype(np.complex64), False, TOLERANCE["complex64"])
+
+
+def _sum(reference: Reference, *, off: float) -> Question:
+    """Every pixel within its tolerance, and the sum right, or off by more than it may be."""
+    values = np.abs(reference.values)
+    summed = Reference(values, values, sum_limit=SUM_LIMIT)
+    about = f"a sum that is off by {off:g}, every pixel within its tolerance" if off else "a sum within its limit"
+    return Question(about, summed, values * (1 + off), not off, TOLERANCE["complex64"])
 
 
 def _with(exact: Array, value: float) -> Array:

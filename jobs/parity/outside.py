@@ -5,7 +5,11 @@
     [project.entry-points."lab.parity.controls"]     # known bad: a run that lets it pass fails
     broken = "my_package.kernels:translate_wrongly"
 
-The object is a callable: (images (B, C, H, W) complex, offsets (B, C, 2) real) -> images, all NumPy.
+The object is a callable in the kernel's own signature, all NumPy. These two groups are of the translation: (images
+(B, C, H, W) complex, offsets (B, C, 2) real) -> images. Another kernel's groups end with its name:
+
+    lab.parity.candidates.fcell        (experiment, grid or None) -> image (slow, fast)
+    lab.parity.candidates.postfilter   (weights, frames (B, 3, H, W)) -> frames
 """
 
 from __future__ import annotations
@@ -20,7 +24,6 @@ from jobs.parity.words import Role
 
 CANDIDATES = "lab.parity.candidates"
 CONTROLS = "lab.parity.controls"
-ROLES = {CANDIDATES: Role.CANDIDATE, CONTROLS: Role.CONTROL}
 
 
 @dataclass(frozen=True)
@@ -29,40 +32,42 @@ class Outsider:
 
     group: str
     name: str
+    role: Role
     module: str
     folder: Path | None
-
-    @property
-    def role(self) -> Role:
-        return ROLES[self.group]
 
     @property
     def target(self) -> str:
         return f"entry:{self.group}:{self.name}"
 
 
-def registered() -> list[Outsider]:
-    """All of them, candidates first, by name. Nothing is imported."""
-    return list(_registered())
+def registered(kernel: str) -> list[Outsider]:
+    """All of one kernel's, candidates first, by name. Nothing is imported."""
+    return list(_registered(kernel))
 
 
-def sources(wanted: bool) -> dict[str, Path]:
+def sources(kernel: str) -> dict[str, Path]:
     """Input name -> source file of each outsider that can be found without importing it."""
     found = {}
-    for outsider in registered() if wanted else ():
+    for outsider in registered(kernel):
         path = _source(outsider.module)
         if path is not None:
             found[f"{outsider.role}-{outsider.name}"] = path
     return found
 
 
-def _registered() -> Iterator[Outsider]:
-    for group in ROLES:
+def groups(kernel: str) -> dict[str, Role]:
+    end = "" if kernel == "translation" else f".{kernel}"
+    return {f"{CANDIDATES}{end}": Role.CANDIDATE, f"{CONTROLS}{end}": Role.CONTROL}
+
+
+def _registered(kernel: str) -> Iterator[Outsider]:
+    for group, role in groups(kernel).items():
         points = importlib.metadata.entry_points(group=group)
         for name in sorted(points.names):
             point = points[name]
             folder = Path(str(point.dist.locate_file(""))) if point.dist is not None else None
-            yield Outsider(group, name, point.module, folder)
+            yield Outsider(group, name, role, point.module, folder)
 
 
 def _source(module: str) -> Path | None:

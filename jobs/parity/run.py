@@ -5,254 +5,322 @@ sides run elsewhere.
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from core.errors import BadInput
 from core.kind import Context
-from jobs.parity import Params, gates, verdict
-from jobs.parity.cases import TOLERANCE, Case, Cell
-from jobs.parity.exchange import load, save
-from jobs.parity.inputs import batch
-from jobs.parity.schema import PARITY
+from jobs.parity import Params, dump, gates, predictions, taps, watch
+from jobs.parity import rows as table
+from jobs.parity.adapter import Adapter, Array, Cell, Inputs, Picture
+from jobs.parity.exchange import put
+from jobs.parity.external import ExternalSide
+from jobs.parity.kernels import adapter as adapter_of
+from jobs.parity.kernels import device_of
+from jobs.parity.program import files_of
 from jobs.parity.settle import settle
-from jobs.parity.sides import Report, Side, SideProcess, Task, plan
-from jobs.parity.verdict import Judgement
+from jobs.parity.sides import Report, Running, Side, SideProcess, Task, plan
 from jobs.parity.words import Role, Verdict
+from kernels.devices import KernelRefused
 
 FIGURE = "parity.png"
+GRID = "patches.png"
 POLL_S = 0.02
+SHOWN = 8  # patches in the picture of predictions
+PIXELS = 512  # of a patch's edge there
+ORACLE = "oracle"
+Row = dict[str, Any]
 
 
 def run(ctx: Context) -> None:
-    """Fill the `parity` table, draw the figure, and say what it means."""
+    """Fill the tables, draw the figures, and say what they mean."""
     params: Params = ctx.params
-    sides = plan(params)
-    total = sum(len(side.tasks) for side in sides) + 1 + len(gates.BAD_GATES)
-    ctx.expect(rows={"parity": total}, artifacts=[FIGURE])
-    ctx.log(f"{total} rows: {', '.join(f'{s.name} {len(s.tasks)}' for s in sides)}, gates {1 + len(gates.BAD_GATES)}")
+    _refuse_what_is_known(ctx, params)
+    study = _Study(ctx, params)
+    ctx.expect(rows=study.expected, artifacts=study.artifacts)
+    sides = ", ".join(f"{s.name} {len(s.tasks)}" for s in study.sides)
+    ctx.log(f"{study.expected['parity']} rows: {sides}, the rest gates")
+    try:
+        study.work()
+    except KernelRefused as error:
+        raise BadInput(str(error)) from error
+    study.keep()
+    settle(study.rows, study.taps, study.batches)
 
-    rows: list[dict[str, Any]] = []
-    gallery = Gallery()
-    for row in _rows(ctx, params, sides, gallery):
-        rows.append(row)
-        ctx.progress(len(rows), total, f"{row['candidate']} {row['case']} {row['batch']}×{row['channels']}")
-        if row["verdict"] == Verdict.BLOCKED:
-            ctx.log(f"{row['candidate']} {row['case']} {row['batch']}×{row['channels']} blocked: {row['error']}")
 
-    rows.sort(key=lambda r: r["cell"])
-    ctx.results("parity", rows)
+class _Study:
+    """All that one run has found so far."""
 
-    from jobs.parity.figure import draw  # matplotlib, only once the table is there
+    def __init__(self, ctx: Context, params: Params) -> None:
+        self.ctx, self.params = ctx, params
+        folder = ctx.work / "kernel"
+        folder.mkdir()
+        files = {"hkl": ctx.input("hkl")} if params.hkl is not None else {}
+        try:
+            self.adapter: Adapter = adapter_of(params.kernel)(params, folder, files)
+            self.mutants = self.adapter.mutants()
+            self.sides = plan(params, self.adapter)
+            self.tapped = self.adapter.tapped()
+            tapping = [task for side in self.sides for task in side.taps]
+            tap_rows = taps.planned(self.adapter, tapping, self.tapped)
+        except KernelRefused as error:
+            raise BadInput(str(error)) from error
+        self.tasks = [task for side in self.sides for task in side.tasks]
+        self.logged = predictions.planned(self.adapter, self.tasks, params.batches)
+        self.expected = {"parity": len(self.tasks) + 1 + len(gates.BAD_GATES) + bool(self.tapped)}
+        if tap_rows:
+            self.expected["taps"] = tap_rows
+        if self.logged:
+            self.expected["patches"] = len(self.logged)
+        self.artifacts = [FIGURE, *([GRID] if self.logged else []), *(["taps.json"] if tap_rows else [])]
+        # What the user declared besides: a candidate may read it, where it lies and where it was copied to.
+        inputs = list(ctx.raw.get("inputs") or ())
+        self.declared = [p for i in inputs for p in (Path(i["path"]), ctx.input(i["name"]))]
+        self.put = {str(i["dest"]): ctx.input(i["name"]) for i in inputs if i.get("dest")}
+        self.dumped = self.adapter.dumped() if params.dump else None
+        if self.dumped is not None:
+            self.artifacts += dump.names(self.adapter, self.dumped)
+        self.answers: dict[str, Array] = {}
+        self.inputs = _Files(ctx.work / "inputs")
+        self.rows: list[Row] = []
+        self.taps: list[Row] = []
+        self.batches: list[Row] = []
+        self.gallery = Gallery(self.adapter, self.tasks)
+        self._tapping = {task.id for task in tapping}
+        self._documents: list[dict[str, Any]] = []
 
-    draw(ctx.artifact(FIGURE), rows, gallery.best)
-    settle(rows)
+    def work(self) -> None:
+        """Run the sides, as many at once as there are cores, and judge each as soon as it has ended."""
+        total = self.expected["parity"]
+        slots = max(1, min(self.ctx.cores, len(self.sides)))
+        self.threads = max(1, self.ctx.cores // slots)
+        waiting, running = list(self.sides), list[Running]()
+        try:
+            running += [self._start(waiting.pop(0)) for _ in range(slots)]
+            # While the first sides import their libraries there is time to examine the judge.
+            for row in gates.sit(self.params, self.adapter.name, first=len(self.tasks)):
+                self._add(row)
+            if self.tapped:
+                self._add(gates.sit_of_taps(self.adapter, self.tapped[0], total - 1))
+                self.taps += taps.oracle_rows(self.adapter, self.tapped)
+            while running or waiting:
+                if self.ctx.stopping:
+                    self.ctx.log("asked to stop: the sides are killed, nothing of this run is kept")
+                    for side in running:
+                        side.stop()
+                    self.ctx.leave()
+                for side in list(running):
+                    reports = side.poll(patience_s=self.params.side_time_s)
+                    if reports is None:
+                        continue
+                    running.remove(side)
+                    if waiting:
+                        running.append(self._start(waiting.pop(0)))
+                    for report in reports:
+                        self._judge(report)
+                done = len(self.rows) + sum(side.answered for side in running)
+                self.ctx.progress(min(done, total), total, ", ".join(side.side.name for side in running))
+                time.sleep(POLL_S)
+        finally:
+            for side in running:
+                side.stop()
+
+    def keep(self) -> None:
+        """Tables, figures, taps as JSON."""
+        self.rows.sort(key=lambda r: r["cell"])
+        self.ctx.results("parity", self.rows)
+        if self.taps:
+            self.ctx.results("taps", self.taps)
+        if self.batches:
+            place = {(b.task.candidate, b.phase, b.index): i for i, b in enumerate(self.logged)}
+            self.batches.sort(key=lambda r: place[r["candidate"], r["phase"], r["batch_index"]])
+            self.ctx.results("patches", self.batches)
+        if "taps.json" in self.artifacts:
+            told = {"records": [*self._oracles(), *self._documents], "edge_and_centre": taps.summary(self.taps)}
+            self.ctx.artifact("taps.json").write_text(json.dumps(told, indent=1))
+
+        from jobs.parity.figure import draw, draw_grid  # matplotlib, only once the tables are there
+
+        draw(self.ctx.artifact(FIGURE), self.rows, self.gallery.best)
+        if self.dumped is not None:
+            paths = {name: self.ctx.artifact(name) for name in dump.names(self.adapter, self.dumped)}
+            dump.write(paths, self.adapter, self.dumped, self.answers)
+        if GRID in self.artifacts:
+            draw_grid(self.ctx.artifact(GRID), self.gallery.grids, self.adapter.quantity)
+
+    def _oracles(self) -> list[dict[str, Any]]:
+        return [
+            {"candidate": taps.ORACLE, "cell": str(c), "records": dict(self.adapter.tapping(c).records)}
+            for c in self.tapped
+        ]
+
+    def _judge(self, report: Report) -> None:
+        """The judge gets arrays and a number; name and role are joined to its answer afterwards."""
+        if report.task.id in self._tapping:
+            self.taps += taps.rows(self.adapter, report)
+            self._documents.append(taps.document(self.adapter, report))
+            return
+        row, values = table.row(self.adapter, self.mutants, report, self.threads)
+        self._add(row)
+        self.batches += predictions.rows(self.adapter, self.logged, report, values)
+        if values is not None:
+            self.gallery.consider(report, row, values)
+            if report.task.cell == self.dumped and row["max_rel"] is not None and report.task.role is Role.CANDIDATE:
+                self.answers[report.task.candidate] = np.array(values)
+        for path in (report.output, report.peer, report.before):
+            if path is not None:
+                path.unlink()  # megabytes, and of no more use
+
+    def _add(self, row: Row) -> None:
+        self.rows.append(row)
+        if row["verdict"] in (Verdict.BLOCKED, Verdict.INPUT_MISMATCH):
+            words = row["error"] or row["reason"]
+            self.ctx.log(f"{row['candidate']} {row['case']} {row['batch']}×{row['channels']} {row['verdict']}: {words}")
+        left = json.loads(row["left"] or "[]")
+        if left:
+            self.ctx.log(f"{row['candidate']} left in its working folder: {', '.join(left)}")
+
+    def _start(self, side: Side) -> Running:
+        folder = self.ctx.work / "sides" / side.name
+        if side.program:
+            argv, gpus = self._command(), _gpus(self.ctx, self.params)
+            place = self.inputs.of
+            return ExternalSide(
+                *(side, folder, self.params, self.adapter, argv, place),
+                threads=self.threads,
+                gpus=gpus,
+                declared=self.declared,
+                put=self.put,
+            )
+        request = {
+            "kernel": self.params.kernel,
+            "tasks": [*(self._request(t) for t in side.tasks), *(self._tap_request(t) for t in side.taps)],
+        }
+        return SideProcess(
+            side,
+            folder,
+            request,
+            threads=self.threads,
+            gpus=_gpus(self.ctx, self.params),
+            declared=(self.inputs.folder, self.adapter.folder, *self.adapter.files.values(), *self.declared),
+            how=watch.How(self.params.watch),
+        )
+
+    def _command(self) -> list[str]:
+        """The program's words, with the files that they name as they were declared and hashed."""
+        words = list(self.params.command)
+        for name, path in files_of(words).items():
+            place = str(self.ctx.input(name))
+            words = [_replaced(word, str(path), place) for word in words]
+        return words
+
+    def _request(self, task: Task) -> dict[str, Any]:
+        warm = self.adapter.warm(task.cell)
+        return {
+            "id": task.id,
+            "target": task.target,
+            "pixels": None,
+            "inputs": self.inputs.of(task.cell, self.adapter.given(task.cell).inputs),
+            "before": self.inputs.of(warm, self.adapter.given(warm).inputs) if warm else None,
+            "repeats": self.params.repeats,
+        }
+
+    def _tap_request(self, task: Task) -> dict[str, Any]:
+        tapping = self.adapter.tapping(task.cell)
+        places = {"": self.inputs.of((task.cell, ""), tapping.inputs)}
+        for name, p in tapping.perturbations.items():
+            places[name] = self.inputs.of((task.cell, name), p.inputs)
+        return {"id": task.id, "target": task.target, "pixels": dict(tapping.pixels), "inputs": places}
+
+
+class _Files:
+    """Input folders, one per distinct input, shared by all sides."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[object, str] = {}
+        folder.mkdir()
+
+    def of(self, what: object, inputs: Inputs) -> str:
+        """The folder of these inputs, written on first use."""
+        found = self._known.get(what)
+        if found is None:
+            path = self.folder / str(len(self._known))
+            put(path, inputs)
+            found = self._known[what] = str(path)
+        return found
 
 
 class Gallery:
-    """Keeps the one picture that the figure shows: the worst of the cells that candidates were judged in."""
+    """Keeps the pictures that the figures show: the worst cell, and real predictions of every candidate."""
 
-    def __init__(self) -> None:
-        self.best: dict[str, Any] | None = None
+    def __init__(self, adapter: Adapter, tasks: Sequence[Task]) -> None:
+        self._adapter = adapter
+        cells = list(dict.fromkeys(t.cell for t in tasks if t.role is Role.CANDIDATE))
+        # The batch of a prediction that came after training is the one that once was empty.
+        batches = [c for c in cells if adapter.warm(c)] or cells
+        alike = [c for c in batches if (c.height, c.width) == (batches[0].height, batches[0].width)]
+        self._cells = alike[: 1 if alike and alike[0].batch > 1 else SHOWN]
         self._error = -1.0
+        self._shown: dict[str, dict[Cell, list[Array]]] = {}
+        self.best: Picture | None = None
 
-    def consider(self, report: Report, judgement: Judgement, out: npt.NDArray[Any], seed: int) -> None:
-        task, found = report.task, judgement.errors
-        if task.role is not Role.CANDIDATE or task.cell.case is not Case.MIXED or found is None:
-            return
-        error = np.inf if np.isnan(found.max_rel) else found.max_rel
-        if error <= self._error:
-            return
-        given = batch(task.cell, seed)
-        frame = (-1, task.cell.patch, task.cell.patch)
-        scale = given.reference.scale.reshape(frame)
-        offsets = given.offsets.reshape(-1, 2)
-        with np.errstate(all="ignore"):
-            relative = np.abs(out - given.reference.values).reshape(frame) / scale
-        relative = np.where(scale > 0, relative, 0.0)
-        # A picture of nothing, or of no visible movement, shows little: of the rest the worst.
-        telling = ((scale > 0).mean(axis=(1, 2)) > 0.6) & (offsets != np.floor(offsets)).any(axis=1)
-        telling &= np.abs(offsets).max(axis=1) > (2 if len(offsets) > 4 else 0)
-        if not telling.any():
-            return
-        which = int(np.where(telling, relative.max(axis=(1, 2)), -1).argmax())
-        self._error = error
-        self.best = {
-            "title": f"{task.candidate}, {task.cell}, image {which}",
-            "offset": tuple(float(v) for v in offsets[which]),
-            "input": given.images.reshape(frame)[which],
-            "oracle": given.reference.values.reshape(frame)[which],
-            "candidate": out.reshape(frame)[which],
-            "relative": relative[which],
-            "tolerance": task.cell.tolerance(None),
+    @property
+    def grids(self) -> dict[str, list[Array]]:
+        """Patches (H, W) by candidate, in one order; where one gave nothing, there is nothing to see."""
+        oracle = self._shown.get(ORACLE, {})
+        return {
+            name: [
+                p for cell, right in oracle.items() for p in shown.get(cell, [np.full_like(q, np.nan) for q in right])
+            ]
+            for name, shown in self._shown.items()
         }
 
+    def consider(self, report: Report, row: Row, values: Array) -> None:
+        task, error = report.task, row["max_rel"]
+        if task.role is not Role.CANDIDATE or error is None:
+            return
+        if task.cell in self._cells:
+            right = self._adapter.given(task.cell).reference.values
+            for name, batch in ((ORACLE, right), (task.candidate, values)):
+                self._shown.setdefault(name, {})[task.cell] = self._few(batch)
+        error = np.inf if np.isnan(error) else error
+        picture = self._adapter.picture(task.cell, values) if error > self._error else None
+        if picture is not None:
+            self._error = error
+            self.best = replace(picture, title=f"{task.candidate}, {task.cell}, {picture.title}")
 
-def _rows(ctx: Context, params: Params, sides: list[Side], gallery: Gallery) -> Iterator[dict[str, Any]]:
-    """Run the sides, as many at once as there are cores, and yield a row as soon as it is judged."""
-    slots = max(1, min(ctx.cores, len(sides)))
-    threads = max(1, ctx.cores // slots)
-    waiting, running = list(sides), list[SideProcess]()
-    inputs = _Inputs(ctx.work / "inputs", params.seed)
-    try:
-        running += [_start(ctx, waiting.pop(0), inputs, params, threads) for _ in range(slots)]
-        # While the first sides import their libraries there is time to examine the judge.
-        yield from _gate_rows(params, first=sum(len(s.tasks) for s in sides))
-        while running or waiting:
-            if ctx.stopping:
-                ctx.log("asked to stop: the sides are killed, nothing of this run is kept")
-                for process in running:
-                    process.stop()
-                ctx.leave()
-            for process in list(running):
-                for report in process.poll(patience_s=params.side_time_s):
-                    yield _row(params, report, threads, gallery)
-                if process.done:
-                    process.stop()
-                    running.remove(process)
-                    if waiting:
-                        running.append(_start(ctx, waiting.pop(0), inputs, params, threads))
-            time.sleep(POLL_S)
-    finally:
-        for process in running:
-            process.stop()
+    def _few(self, batch: Array) -> list[Array]:
+        """The first patches; of large frames every nth pixel, which is all that a page can show."""
+        patches = self._adapter.amplitudes(batch)[:SHOWN]
+        step = max(1, max(patches.shape[1:]) // PIXELS)
+        return [p[::step, ::step].copy() for p in patches]
 
 
-class _Inputs:
-    """Input files, one pair per distinct batch, shared by all sides."""
-
-    def __init__(self, folder: Path, seed: int) -> None:
-        self._folder, self._seed = folder, seed
-        folder.mkdir()
-
-    def paths(self, cell: Cell) -> list[str]:
-        """Files of images and offsets, written on first use."""
-        stem = f"{cell.case}-{cell.dtype}-{cell.batch}x{cell.channels}"
-        paths = [self._folder / f"{stem}-{what}.npy" for what in ("images", "offsets")]
-        if not paths[1].exists():
-            given = batch(cell, self._seed)
-            save(paths[0], given.images)
-            save(paths[1], given.offsets)
-        return [str(p) for p in paths]
+def _replaced(word: str, path: str, place: str) -> str:
+    """`PATH` and `--table=PATH` with another path."""
+    head, equals, tail = word.rpartition("=")
+    return place if word == path else f"{head}{equals}{place}" if equals and tail == path else word
 
 
-def _start(ctx: Context, side: Side, inputs: _Inputs, params: Params, threads: int) -> SideProcess:
-    folder = ctx.work / "sides" / side.name
-    folder.mkdir(parents=True)
-    requests = []
-    for task in side.tasks:
-        images, offsets = inputs.paths(task.cell)
-        warm = task.cell.warm()
-        requests.append(
-            {
-                "id": task.id,
-                "target": task.target,
-                "images": images,
-                "offsets": offsets,
-                "before": inputs.paths(warm) if warm else None,
-                "repeats": params.repeats,
-            }
+def _gpus(ctx: Context, params: Params) -> str | None:
+    """What CUDA may see: the granted GPUs. `lab run` grants nothing, so there it is what the shell lets it see."""
+    if ctx.raw.get("inline") and any(device_of(c) == "cuda" for c in params.candidates):
+        return os.environ.get("CUDA_VISIBLE_DEVICES")
+    return ",".join(str(g) for g in ctx.gpus)
+
+
+def _refuse_what_is_known(ctx: Context, params: Params) -> None:
+    """Nothing has to start to know that a run of CUDA cells alone needs a GPU."""
+    only = all(device_of(c) == "cuda" for c in params.candidates)
+    if only and not ctx.gpus and not ctx.raw.get("inline"):
+        raise BadInput(
+            f"{', '.join(params.candidates)} need a GPU and this job was given none",
+            hint="submit with --gpus 1, or leave out devices=cuda",
         )
-    return SideProcess(side, folder, requests, threads=threads, gpus=ctx.gpus)
-
-
-def _row(params: Params, report: Report, threads: int, gallery: Gallery) -> dict[str, Any]:
-    """Judge one report. The judge gets arrays and a number; name and role are joined to its answer afterwards."""
-    task = report.task
-    given = batch(task.cell, params.seed)
-    tolerance = task.cell.tolerance(params.tolerance)
-    if report.error is not None or report.output is None:
-        judgement = Judgement(Verdict.BLOCKED, report.reason or "it left no output")
-    elif _mismatch(report, task.cell, params.seed):
-        judgement = Judgement(Verdict.INPUT_MISMATCH, _mismatch(report, task.cell, params.seed))
-    else:
-        out = load(report.output)
-        judgement = verdict.judge(given.reference, out, tolerance)
-        gallery.consider(report, judgement, out, params.seed)
-    if report.output is not None:
-        report.output.unlink()  # megabytes, and of no more use
-
-    raw = report.raw
-    return {
-        **_identity(task),
-        **_measures(judgement),
-        "tolerance": tolerance,
-        "device": raw.get("device"),
-        "seconds": raw.get("seconds"),
-        "first_seconds": raw.get("first_seconds"),
-        "peak_mb": raw.get("peak_mb"),
-        "threads": threads,
-        "input_digest": given.digest,
-        "candidate_digest": raw.get("digest"),
-        "env": json.dumps({**raw.get("env", {}), **{f"ran:{k}": v for k, v in (raw.get("evidence") or {}).items()}}),
-        "versions": json.dumps(raw.get("versions", {})),
-        "error": report.error,
-    }
-
-
-def _mismatch(report: Report, cell: Cell, seed: int) -> str:
-    """Why the side did not work on our inputs, or ""."""
-    pairs = [("input", batch(cell, seed).digest, report.raw.get("digest"))]
-    warm = cell.warm()
-    if warm is not None:
-        pairs.append(("first input", batch(warm, seed).digest, report.raw.get("before_digest")))
-    for what, ours, theirs in pairs:
-        if ours != theirs:
-            return f"the {what} is {ours[:12]} here and {str(theirs)[:12]} in the side's process"
-    return ""
-
-
-def _gate_rows(params: Params, *, first: int) -> Iterator[dict[str, Any]]:
-    """Our judge must make no mistake; each gate known to be bad must be caught at what it is blind to."""
-    paper = gates.questions(params.patch, params.seed)
-    sitting: list[tuple[str, Role, gates.Gate, str]] = [("judge", Role.GATE, gates.judge_gate, "")]
-    sitting += [(name, Role.MUTANT, bad.says, bad.blind_to) for name, bad in gates.BAD_GATES.items()]
-    for number, (name, role, gate, blind_to) in enumerate(sitting, start=first):
-        begun = time.perf_counter()
-        mistakes = gates.examine(gate, paper)
-        told = mistakes.get(blind_to) if blind_to else next(iter(mistakes.values()), None)
-        marks = f"{len(mistakes)} of {len(paper)} answers wrong"
-        judgement = Judgement(Verdict.FAIL, f"{told} ({marks})") if told else Judgement(Verdict.PASS, marks)
-        cell = Cell(Case.MIXED, "complex64", gates.BATCH, gates.CHANNELS, params.patch)
-        yield {
-            **_identity(Task(number, name, role, "", cell)),
-            "case": "examination",
-            **_measures(judgement),
-            "tolerance": TOLERANCE["complex64"],
-            "seconds": time.perf_counter() - begun,
-        }
-
-
-def _identity(task: Task) -> dict[str, Any]:
-    cell = task.cell
-    return {
-        **dict.fromkeys(PARITY.names),
-        "cell": task.id,
-        "kernel": "translation",
-        "candidate": task.candidate,
-        "role": str(task.role),
-        "case": str(cell.case),
-        "dtype": cell.dtype,
-        "batch": cell.batch,
-        "channels": cell.channels,
-        "size": cell.size,
-        "patch": cell.patch,
-    }
-
-
-def _measures(judgement: Judgement) -> dict[str, Any]:
-    found, patches = judgement.errors, judgement.patches
-    told: dict[str, Any] = {"verdict": str(judgement.verdict), "reason": judgement.reason}
-    if judgement.statistics is not None:
-        told["statistics"] = str(judgement.statistics)
-    if patches is not None:
-        told |= {"contrast": patches.contrast, "level": patches.level}
-    if found is not None:
-        names = ("max_abs", "max_rel", "rmse", "correlation", "sum_ratio", "edge_error", "centre_error")
-        told |= {name: getattr(found, name) for name in names}
-        told |= dict(zip(("worst_image", "worst_y", "worst_x"), found.worst, strict=True))
-    return told

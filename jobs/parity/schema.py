@@ -1,32 +1,69 @@
-"""The columns of the `parity` table: one row per cell and candidate."""
+"""The columns of the three tables: cells, taps, statistics of predictions.
+
+What names a row stands first and is never null, so that two runs can be laid side by side row by row (`lab compare`).
+Three questions that the tables are made for (`lab results --sql`); the head adds job and lane to every row.
+
+The worst pixel by backend:
+
+    select kernel, candidate, device, "case", worst_image, worst_y, worst_x, max_rel
+    from parity where role = 'candidate'
+    qualify row_number() over (partition by kernel, candidate, device order by max_rel desc) = 1
+
+The drift between two runs, here jobs 1 and 2, on one lane or two:
+
+    select candidate, "case", batch, channels, height, width, a.output_digest = b.output_digest as same,
+           b.output_sum / a.output_sum - 1 as drift, a.max_rel as error_then, b.max_rel as error_now
+    from parity a join parity b using (kernel, candidate, role, "case", dtype, device, batch, channels, height, width)
+    where a.job = 1 and b.job = 2 and role = 'candidate' and a.input_digest = b.input_digest
+    order by same, abs(drift) desc
+
+The time by lane:
+
+    select lane, kernel, candidate, device, count(*) as cells, sum(seconds) as seconds,
+           sum(first_seconds) as first_calls
+    from parity where role = 'candidate' group by all order by lane, seconds desc
+"""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
+
+def _name(name: str) -> pa.Field:
+    return pa.field(name, pa.string(), nullable=False)
+
+
+def _count(name: str) -> pa.Field:
+    return pa.field(name, pa.int32(), nullable=False)
+
+
+def _numbers(*names: str) -> list[pa.Field]:
+    return [pa.field(name, pa.float64()) for name in names]
+
+
+_CELL = [
+    _name("kernel"),
+    _name("candidate"),
+    _name("role"),
+    _name("case"),
+    _name("dtype"),
+    _name("device"),  # asked for
+    _count("batch"),
+    _count("channels"),
+    _count("height"),
+    _count("width"),
+]
+
 PARITY = pa.schema(
     [
-        pa.field("cell", pa.int32(), nullable=False),  # the order in which the plan names them
-        pa.field("kernel", pa.string(), nullable=False),
-        pa.field("candidate", pa.string(), nullable=False),
-        pa.field("role", pa.string(), nullable=False),
-        pa.field("case", pa.string(), nullable=False),
-        pa.field("dtype", pa.string(), nullable=False),
-        pa.field("device", pa.string()),
-        pa.field("batch", pa.int32(), nullable=False),
-        pa.field("channels", pa.int32(), nullable=False),
-        pa.field("size", pa.int32(), nullable=False),  # B·C
-        pa.field("patch", pa.int32(), nullable=False),
-        pa.field("verdict", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
+        *_CELL,
+        _count("size"),  # B·C
+        _count("cell"),  # the order in which the plan names them
+        _name("verdict"),
+        _name("reason"),
+        pa.field("own_reason", pa.bool_()),  # mutants: did it fail by the harm that this very bug does?
         pa.field("tolerance", pa.float64(), nullable=False),  # of max_rel; 0: bit for bit
-        pa.field("max_rel", pa.float64()),
-        pa.field("max_abs", pa.float64()),
-        pa.field("rmse", pa.float64()),
-        pa.field("correlation", pa.float64()),
-        pa.field("sum_ratio", pa.float64()),
-        pa.field("edge_error", pa.float64()),
-        pa.field("centre_error", pa.float64()),
+        *_numbers("max_rel", "max_abs", "rmse", "correlation", "sum_ratio", "edge_error", "centre_error"),
         pa.field("worst_image", pa.int32()),
         pa.field("worst_y", pa.int32()),
         pa.field("worst_x", pa.int32()),
@@ -37,8 +74,16 @@ PARITY = pa.schema(
         pa.field("first_seconds", pa.float64()),  # first call: tracing and compiling are in it
         pa.field("peak_mb", pa.float64()),  # of the side's process so far
         pa.field("threads", pa.int32()),
-        pa.field("input_digest", pa.string()),
-        pa.field("candidate_digest", pa.string()),  # of the input, as the candidate's process saw it
+        pa.field("ran_on", pa.string()),  # as the side reports it
+        pa.field("input_digest", pa.string()),  # of the effective input, in the run's process
+        pa.field("candidate_digest", pa.string()),  # of the effective input, as the candidate's process saw it
+        pa.field("output_digest", pa.string()),  # SHA-256 of dtype, shape and bytes of what it gave back
+        pa.field("output_sum", pa.float64()),  # of the amplitudes
+        pa.field("output_rms", pa.float64()),
+        pa.field("undeclared", pa.string()),  # JSON: files that it read and had not declared
+        pa.field("left", pa.string()),  # JSON: files that it left in its working folder
+        pa.field("watch", pa.string()),  # how its files were seen, or why not
+        pa.field("settings", pa.string()),  # JSON: what else the kernel was told
         pa.field("env", pa.string()),  # JSON: the variables that the side's process really had
         pa.field("versions", pa.string()),  # JSON
         pa.field("error", pa.string()),
@@ -46,5 +91,54 @@ PARITY = pa.schema(
     metadata={
         "lab.headline": "candidate,role,case,batch,channels,max_rel,tolerance,verdict,reason",
         "lab.plot": "role=candidate",  # mutants are wrong on purpose: beside them nothing else could be seen
+    },
+)
+
+TAPS = pa.schema(
+    [
+        _name("candidate"),
+        _name("role"),  # candidate: compared with the oracle; gate: did the tap move under its perturbation?
+        _name("case"),
+        _count("tap"),
+        _name("tag"),  # edge, centre, listed, or the pixel itself
+        _name("field"),
+        _name("perturbed"),  # "": nothing; else what was changed
+        _count("slow"),
+        _count("fast"),
+        _count("oversample"),
+        pa.field("oracle", pa.float64()),  # gate: before the perturbation
+        pa.field("value", pa.float64()),  # gate: under it
+        pa.field("difference", pa.float64()),  # value - oracle
+        pa.field("oracle_text", pa.string()),  # where a field is no number
+        pa.field("value_text", pa.string()),
+        _name("verdict"),
+        _name("reason"),
+        _name("utc"),
+    ],
+    metadata={"lab.headline": "candidate,role,case,tap,tag,field,perturbed,oracle,value,difference,verdict"},
+)
+
+COMPARED = ("mean", "std", "maximum", "var_zero_mean")
+
+PATCHES = pa.schema(
+    [
+        *_CELL,
+        _name("phase"),
+        _count("batch_index"),  # of this candidate and phase
+        _name("verdict"),
+        _name("reason"),
+        _name("status"),  # the worst of those below
+        pa.field("count", pa.int32()),
+        *_numbers("mean", "std", "rms", "maximum", "var_zero_mean", "contrast", "level"),
+        *[
+            f
+            for name in COMPARED
+            for f in (*_numbers(f"{name}_delta", f"{name}_ratio"), pa.field(f"{name}_status", pa.string()))
+        ],
+        *[pa.field(f"patch_{what}", pa.list_(pa.float64())) for what in ("mean", "std", "min", "max")],
+    ],
+    metadata={
+        "lab.headline": "candidate,role,case,phase,batch_index,mean,std,var_zero_mean,contrast,level,status,verdict",
+        "lab.plot": "role=candidate",
     },
 )

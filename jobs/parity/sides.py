@@ -1,7 +1,9 @@
 """Sides: what runs in which process, with which environment, and how its reports come back.
 
 Each backend is a side of its own (TensorFlow and torch never meet in one process, and XLA on and off are two
-environments), each outside candidate is one, and all mutants together are one.
+environments), each outside candidate is one, an external program is one, and all mutants together are one. A side
+has folders of its own and is watched: what it read beyond its inputs is known when it has ended, so nothing that it
+said is looked at before.
 """
 
 from __future__ import annotations
@@ -9,36 +11,29 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jobs
-from jobs.parity import Params
-from jobs.parity.cases import Cell, cells
-from jobs.parity.mutants import MUTANTS
+from jobs.parity import Params, watch
+from jobs.parity.adapter import Adapter, Cell
+from jobs.parity.candidate import ANSWERS
+from jobs.parity.kernels import device_of
 from jobs.parity.outside import registered
 from jobs.parity.words import Role
-from kernels.translation import BACKENDS
 
 # In force before the first import of the side. XLA is switched off by name where it is not wanted: the
 # default of a build is not a fact that a row could rely on.
 XLA_OFF = {"TF_XLA_FLAGS": "--tf_xla_auto_jit=-1", "XLA_FLAGS": ""}
 XLA_ON = {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit", "XLA_FLAGS": ""}
 TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0", "KERAS_BACKEND": "tensorflow"}
-ENVIRONMENTS: dict[str, dict[str, str]] = {
-    "torch": {},
-    "tensorflow-eager": {**TENSORFLOW, **XLA_OFF},
-    "tensorflow-graph": {**TENSORFLOW, **XLA_OFF},
-    "tensorflow-xla": {**TENSORFLOW, **XLA_ON},
-}
 # The one that compiles takes longest, so it starts first.
-SLOWEST_FIRST = ("tensorflow-xla", "tensorflow-graph", "tensorflow-eager", "torch")
+SLOWEST_FIRST = ("tensorflow-xla", "tensorflow-graph", "tensorflow-eager", "tensorflow", "torch-cuda", "torch", "numba")
+PROGRAM = "program"
 
 
 @dataclass(frozen=True)
@@ -51,109 +46,174 @@ class Task:
     target: str
     cell: Cell
 
+    @property
+    def device(self) -> str:
+        return device_of(self.target)
+
 
 @dataclass(frozen=True)
 class Side:
+    """What one process does: cells to compute, and cells to tap."""
+
     name: str
     library: str
     env: Mapping[str, str]
     tasks: tuple[Task, ...]
+    taps: tuple[Task, ...] = ()
     path: tuple[Path, ...] = ()  # folders that its process needs besides ours
+    program: bool = False
+
+    @property
+    def all(self) -> tuple[Task, ...]:
+        return (*self.tasks, *self.taps)
 
 
-def plan(params: Params) -> list[Side]:
+def plan(params: Params, adapter: Adapter) -> list[Side]:
     """Every side of the run. The number of tasks is the number of rows."""
     number = iter(range(1 << 31))
 
-    def tasks(name: str, role: Role, target: str, wanted: Iterator[Cell] | Sequence[Cell]) -> tuple[Task, ...]:
+    def tasks(name: str, role: Role, target: str, wanted: Sequence[Cell]) -> tuple[Task, ...]:
         return tuple(Task(next(number), name, role, target, cell) for cell in wanted)
 
-    sides = [
-        Side(
-            name,
-            BACKENDS[name].library,
-            ENVIRONMENTS[name],
-            tasks(name, Role.CANDIDATE, f"backend:{name}", cells(params)),
+    sides = []
+    for name in sorted(params.candidates, key=_slowness):
+        target = f"backend:{name}"
+        sides.append(
+            Side(name, library(name), environment_of(name), tasks(name, Role.CANDIDATE, target, adapter.cells(name)))
         )
-        for name in sorted(params.backends, key=SLOWEST_FIRST.index)
-    ]
+    cells = adapter.cells()
     spoiled = [
-        task for m in MUTANTS.values() for task in tasks(m.name, Role.MUTANT, f"mutant:{m.name}", m.cells(params.patch))
+        task for m in adapter.mutants().values() for task in tasks(m.name, Role.MUTANT, f"mutant:{m.name}", m.cells)
     ]
     sides.append(Side("mutants", "numpy", {}, tuple(spoiled)))
-    for o in registered() if params.outside else ():
-        sides.append(
-            Side(
-                f"{o.role}-{o.name}",
-                "",
-                TENSORFLOW,
-                tasks(o.name, o.role, o.target, cells(params)),
-                (o.folder,) if o.folder else (),
-            )
-        )
-    return sides
+    for o in registered(params.kernel) if params.outside else ():
+        path = (o.folder,) if o.folder else ()
+        sides.append(Side(f"{o.role}-{o.name}", "", TENSORFLOW, tasks(o.name, o.role, o.target, cells), path=path))
+    if params.program:
+        sides.append(Side(PROGRAM, "", {}, tasks(PROGRAM, Role.CANDIDATE, PROGRAM, cells), program=True))
+    # Last, so that the cells of the table are numbered without a gap.
+    tapping = {*params.candidates, *([PROGRAM] if params.program_taps else [])}
+    return [_with_taps(side, adapter.tapped(), number) if side.name in tapping else side for side in sides]
+
+
+def library(backend: str) -> str:
+    return backend.partition("-")[0]
+
+
+def environment_of(backend: str) -> dict[str, str]:
+    if library(backend) != "tensorflow":
+        return {}
+    return {**TENSORFLOW, **(XLA_ON if backend == "tensorflow-xla" else XLA_OFF)}
+
+
+def _slowness(name: str) -> int:
+    return SLOWEST_FIRST.index(name) if name in SLOWEST_FIRST else len(SLOWEST_FIRST)
+
+
+def _with_taps(side: Side, cells: Sequence[Cell], number: Iterator[int]) -> Side:
+    target = side.tasks[0].target if side.tasks else side.name
+    return replace(side, taps=tuple(Task(next(number), side.name, Role.CANDIDATE, target, cell) for cell in cells))
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a side said about one task, or what became of it."""
+    """What a side said about one task, or what became of it.
+
+    Attributes:
+        mismatch: why it did not work on what it was given, or "". Then nothing else of it counts.
+        before: the answer of the first call, where there was one.
+    """
 
     task: Task
     output: Path | None
     error: str | None
     reason: str
     raw: Mapping[str, Any] = field(default_factory=dict)
+    mismatch: str = ""
+    peer: Path | None = None
+    before: Path | None = None
+    seen: watch.Seen | None = None
+
+
+class Running(Protocol):
+    """A side at work. Single-threaded: it is polled from the run's own loop, so a debugger sees all."""
+
+    @property
+    def side(self) -> Side: ...
+    @property
+    def answered(self) -> int: ...
+    def poll(self, *, patience_s: float) -> list[Report] | None:
+        """Every report once the side has ended, else None. A process that fell silent is ended."""
+        ...
+
+    def stop(self) -> None: ...
 
 
 class SideProcess:
-    """One running side. Single-threaded: `poll` is called from the run's own loop, so a debugger sees all."""
+    """One Python process that works through the tasks of a side."""
 
-    def __init__(self, side: Side, folder: Path, requests: list[dict[str, Any]], *, threads: int, gpus: Sequence[int]):
-        self.side, self.folder, self.threads = side, folder, threads
-        self._waiting = {task.id: task for task in side.tasks}
+    def __init__(
+        self,
+        side: Side,
+        folder: Path,
+        request: Mapping[str, Any],
+        *,
+        threads: int,
+        gpus: str | None,
+        declared: Sequence[Path],
+        how: watch.How,
+    ) -> None:
+        self.side = side
+        self._answers = folder / ANSWERS
+        self._answers.mkdir(parents=True)
+        self._waiting = {task.id: task for task in side.all}
         self._read = 0
-        self._log = folder / "log.txt"
-        (folder / "request.json").write_text(
-            json.dumps({"library": side.library, "threads": threads, "tasks": requests})
+        self._found: list[Report] = []
+        asked = folder / "request.json"
+        asked.write_text(json.dumps({**request, "library": side.library, "threads": threads}))
+        place = watch.Place.make(folder)
+        self._watched = watch.Watched(
+            [sys.executable, "-P", "-m", "jobs.parity.candidate", str(folder), str(os.getpid())],
+            place,
+            env=environment(side, threads=threads, gpus=gpus),
+            log=folder / "log.txt",
+            declared=(*declared, asked),
+            code=(*side.path, *_python_path()),
+            own=(self._answers,),
+            python=True,
+            how=how,
         )
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "jobs.parity.candidate", str(folder), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env=environment(side, threads=threads, gpus=gpus),
-            )
         self._heard = time.monotonic()
 
     @property
-    def done(self) -> bool:
-        return not self._waiting
+    def answered(self) -> int:
+        return len(self._found)
 
-    def poll(self, *, patience_s: float) -> list[Report]:
-        """New reports. A process that ended or fell silent blocks what it still owed."""
-        code = self.process.poll()  # before reading: what it wrote before its end is there then
+    def poll(self, *, patience_s: float) -> list[Report] | None:
+        code = self._watched.poll()  # before reading: what it wrote before its end is there then
         reports = self._new()
         if reports:
             self._heard = time.monotonic()
+            self._found += reports
+        silent = time.monotonic() - self._heard
         if code is not None:
-            reports += self._owed(f"the side's process ended {_how(code)} before it answered")
-        elif self._waiting and time.monotonic() - self._heard > patience_s:
+            self._owed(f"the side's process ended {_how(code)} before it answered")
+        elif not self._waiting:
+            self.stop()  # all is answered; how long its libraries take to end is of no interest
+        elif self._waiting and silent > patience_s:
             self.stop()
-            reports += self._owed(f"no answer in {patience_s:g} s; the side's process was killed")
-        return reports
+            self._owed(f"no answer in {patience_s:g} s; the side's process was killed")
+        else:
+            return None
+        seen = self._watched.seen()
+        why = watch.mismatch(seen.undeclared)
+        return [Report(**{**vars(r), "mismatch": why, "seen": seen}) for r in self._found]
 
     def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-
-    def tail(self, limit: int = 4000) -> str:
-        return self._log.read_bytes()[-limit:].decode(errors="replace") if self._log.exists() else ""
+        self._watched.stop()
 
     def _new(self) -> list[Report]:
-        path = self.folder / "reports.jsonl"
+        path = self._answers / "reports.jsonl"
         if not path.exists():
             return []
         with path.open("rb") as f:
@@ -165,38 +225,45 @@ class SideProcess:
         for line in whole.splitlines():
             raw = json.loads(line)
             task = self._waiting.pop(raw["id"])
-            output = self.folder / f"{task.id}.npy"
-            found.append(Report(task, output if output.exists() else None, raw["error"], raw.get("reason", ""), raw))
+            arrays = (self._answers / f"{task.id}{end}.npy" for end in ("", "-peer", "-before"))
+            output, peer, before = (path if path.exists() else None for path in arrays)
+            found.append(Report(task, output, raw["error"], raw.get("reason", ""), raw, peer=peer, before=before))
         return found
 
-    def _owed(self, reason: str) -> list[Report]:
+    def _owed(self, reason: str) -> None:
         owed, self._waiting = list(self._waiting.values()), {}
-        return [Report(task, None, f"{reason}\n{self.tail()}", reason) for task in owed]
+        if owed:
+            tail = self._watched.tail()
+            self._found += [Report(task, None, f"{reason}\n{tail}", reason) for task in owed]
 
 
-def environment(side: Side, *, threads: int, gpus: Sequence[int]) -> dict[str, str]:
-    """All variables of a side's process."""
+def environment(side: Side, *, threads: int, gpus: str | None) -> dict[str, str]:
+    """All variables of a side's process. The folders among them are made private where it is started."""
     root = str(Path(jobs.__file__).resolve().parents[1])  # the code of this run, not whatever is installed
-    path = [root, *os.environ.get("PYTHONPATH", "").split(os.pathsep), *(str(p) for p in side.path)]
+    path = [root, *(str(p) for p in (*_python_path(), *side.path))]
     count = str(threads)
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(p for p in path if p)),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(path)),
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
         "OPENBLAS_NUM_THREADS": count,
         "NUMEXPR_NUM_THREADS": count,
+        "NUMBA_NUM_THREADS": count,
         "TF_NUM_INTRAOP_THREADS": count,
         "TF_NUM_INTEROP_THREADS": count,
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "0",
         "KMP_BLOCKTIME": "0",
-        "CUDA_VISIBLE_DEVICES": ",".join(str(g) for g in gpus),
-        # Not the user's: a keras.json with another default would change what is compared.
-        "KERAS_HOME": str(Path(tempfile.gettempdir()) / "keras"),
+        **({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus}),
         **side.env,
     }
+
+
+def _python_path() -> list[Path]:
+    """Folders of code that were given to this very run; what is no code there is an undeclared file all the same."""
+    return [Path(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
 
 
 def _how(code: int) -> str:

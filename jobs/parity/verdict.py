@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +26,16 @@ class Reference:
     """What is right, in double precision.
 
     Attributes:
-        values: (..., H, W) complex128.
-        scale: per pixel |T(|re| + i|im|)|. Rounding errors of the sum are relative to this, so the gate is as
-            tight in a dim pixel as in a bright one; where it is 0 nothing but 0 is right.
+        values: (..., H, W), complex128 or float64.
+        scale: per pixel, what an error there is relative to. For a translation |T(|re| + i|im|)|: rounding errors of
+            the sum go with it, so the gate is as tight in a dim pixel as in a bright one. Where it is 0 nothing but
+            0 is right.
+        sum_limit: of |Σ candidate / Σ values - 1|, for images whose sum is a quantity of its own; None: no limit.
     """
 
     values: npt.NDArray[Any]
     scale: npt.NDArray[np.float64]
+    sum_limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ def judge(reference: Reference, candidate: npt.NDArray[Any], tolerance: float) -
         if np.isinf(measured.max_rel):
             return because(f"something where only 0 is right, {where}")
         return because(f"relative error {measured.max_rel:.3g} above {tolerance:.3g}, {where}")
+    if reference.sum_limit is not None and not (abs(measured.sum_ratio - 1) <= reference.sum_limit):
+        return because(f"the sum is off by {measured.sum_ratio - 1:.3g}, more than {reference.sum_limit:.3g}")
     if tolerance == 0 and not _same_bits(want, candidate):
         return because("equal in value, but not bit for bit (the sign of a zero)")
     return Judgement(
@@ -84,6 +90,14 @@ def judge(reference: Reference, candidate: npt.NDArray[Any], tolerance: float) -
         status,
         patches,
     )
+
+
+def same_counts(want: Mapping[str, int], told: Mapping[str, Any]) -> str:
+    """Why counts that must be equal are not, or "". A count that is missing is none."""
+    for name, count in want.items():
+        if told.get(name) != count:
+            return f"the count {name} is {told.get(name, 'missing')}, not {count}"
+    return ""
 
 
 def _same_bits(want: npt.NDArray[Any], candidate: npt.NDArray[Any]) -> bool:

@@ -86,7 +86,7 @@ def _reflections(lines: Iterable[str], name: str) -> Iterator[tuple[int, int, in
         if "_" in data:  # Python reads 1_0 as 10
             raise _bad(name, number, "it has a _ in it, and no number has")
         if not data.isascii():  # Python reads the digits of any script, and other programs do not
-            raise _bad(name, number, f"it has {ascii(next(c for c in data if ord(c) > 127))} in it, and no number has")
+            raise _bad(name, number, f"it has {next(c for c in data if ord(c) > 127)!a} in it, and no number has")
         h, k, l = (_index(word, axis, name, number) for word, axis in zip(words, "hkl", strict=False))  # noqa: E741
         try:
             value = float(words[3])

@@ -68,8 +68,7 @@ def layout(plan: Plan) -> Layout | None:
         shape=np.concatenate([_POLYNOMIALS[n] for n in plan.cells]) if small else np.array(plan.cells, np.float64),
         # Both this loop and the oracle round h some ten times, at numbers as large as these.
         tie=0.25 - 32 * np.finfo(np.float64).eps * furthest,
-        # Of several lookups one is always away from the zero.
-        dim=_dimmest(plan.cells) ** 2 if plan.steps < 4 else 0.0,
+        dim=_dimmest(plan.cells, plan.steps, furthest) ** 2,
         margins=_bend(plan, SAMPLES / plan.oversample * plan.pixel_m, 1),
     )
 
@@ -82,13 +81,18 @@ _POLYNOMIALS = {
 }
 
 
-def _dimmest(cells: tuple[int, int, int]) -> float:
-    """Below this F_latt is near enough to a zero for the rounding error of h (1e-14) to reach the sixth digit.
+def _dimmest(cells: tuple[int, int, int], lookups: int, furthest: float) -> float:
+    """Below this F_latt is so near a zero that the rounding of h reaches the seventh digit of its square.
 
-    Beside a zero of one axis the other two are seldom above 5 each, and the slope is about N.
+    Beside a zero of one axis the slope is about N, and the other two factors are seldom above 5 each. h rounds at
+    numbers as large as `furthest`. Of several lookups of a pixel one is usually away from the zero, so there it is
+    enough to be right; where one lookup is all, it is kept further off.
     """
     most = max(cells)
-    return 6e-6 * most * min(most * most, 25)
+    slope = most * min(most * most, 25)
+    rounding = 6 * np.finfo(np.float64).eps * furthest
+    needed = 2 * slope * rounding / 4e-7
+    return max(needed, 6e-6 * slope) if lookups < 4 else needed
 
 
 def _strength(plan: Plan) -> FloatArray:

@@ -8,6 +8,7 @@ mean the same as theirs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,9 @@ from kernels.fcell.types import Experiment, FcellRefused, FloatArray, Grid, Roi,
 
 R_E_SQUARED = 7.94079248018965e-30
 """The square of the classical electron radius, m²."""
+
+MAX_INDEX = 1 << 31
+"""Of h, k and l: up to here a double still tells a tenth of a millionth of a cell."""
 
 Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -170,8 +174,9 @@ def build_plan(experiment: Experiment, grid: Grid | None = None, roi: Roi | None
     """The raw numbers of one experiment; `roi` is the whole detector if not given.
 
     Raises:
-        FcellRefused: the ROI is empty or outside the detector.
+        FcellRefused: the ROI is empty or outside the detector, or indices would have no digits after the point.
     """
+    _check_kinds(experiment, grid)
     crystal, beam, detector = experiment.crystal, experiment.beam, experiment.detector
     frame = geometry.frame(detector)
     real = geometry.real_vectors(crystal)
@@ -180,6 +185,13 @@ def build_plan(experiment: Experiment, grid: Grid | None = None, roi: Roi | None
     # (phi, domain) -> U·R(phi)·a0 for each of the three vectors, which are the rows.
     orientations = np.einsum("mxy,pyz,iz->pmix", domains, turns, real).reshape(-1, 3, 3) * 1e-10
     directions, wavelengths = geometry.sources(beam)
+    # |q| is at most 2/λ. F_latt is made of what is behind the point of h, and a double has 16 digits in all.
+    furthest = 2 * float(np.sqrt((real * real).sum(axis=1)).max()) * 1e-10 / float(wavelengths.min())
+    if furthest > MAX_INDEX:
+        raise FcellRefused(
+            f"h, k or l could reach {furthest:.3g}, and beyond {MAX_INDEX} they have no digits left behind the point: "
+            "check the wavelength and the cell"
+        )
     steps = len(directions) * len(orientations) * detector.oversample**2
     return Plan(
         slow=detector.slow,
@@ -221,10 +233,20 @@ def one_pixel(plan: Plan, slow: int, fast: int) -> Roi:
     return (slow, slow + 1, fast, fast + 1)
 
 
+def _check_kinds(experiment: object, grid: object) -> None:
+    wrong = experiment if not isinstance(experiment, Experiment) else grid
+    if not isinstance(wrong, Grid | None) or not isinstance(experiment, Experiment):
+        raise FcellRefused(f"an F_cell simulation needs an Experiment and a Grid or None, not {type(wrong).__name__}")
+
+
 def _roi(slow: int, fast: int, roi: Roi | None) -> Roi:
     if roi is None:
         return (0, slow, 0, fast)
-    if len(tuple(roi)) != 4 or not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in roi):
+    if (
+        not isinstance(roi, Sequence | np.ndarray)
+        or len(roi) != 4
+        or not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in roi)
+    ):
         raise FcellRefused(f"a roi is four whole numbers (slow0, slow1, fast0, fast1), half-open, not {roi!r}")
     slow0, slow1, fast0, fast1 = (int(n) for n in roi)
     if not (0 <= slow0 < slow1 <= slow and 0 <= fast0 < fast1 <= fast):

@@ -30,6 +30,12 @@ MOSAIC_SEED = -12345678
 # A dense grid of this many cells takes 2.25 GiB; a file that asks for more has a wrong index in it.
 MAX_CELLS = 1 << 28
 
+# Å and mm beyond these are mistakes, and their squares and quotients would leave the range of floating point.
+LEAST_LENGTH, GREATEST_LENGTH = 1e-9, 1e9
+
+# The unit cells of a domain are multiplied as whole numbers and as doubles, and shall be the same in both.
+MAX_DOMAIN = 1 << 53
+
 
 class FcellRefused(KernelRefused):
     """The experiment cannot be simulated; nothing was computed."""
@@ -81,9 +87,11 @@ class Crystal:
 
     def __post_init__(self) -> None:
         _put(self, "cell", _floats("the unit cell (a, b, c, alpha, beta, gamma)", self.cell, 6))
-        if len(tuple(self.cells)) != 3:
+        if not isinstance(self.cells, Sequence | np.ndarray) or len(self.cells) != 3:
             raise FcellRefused(f"cells must be three counts (Na, Nb, Nc), not {self.cells!r}")
         _put(self, "cells", tuple(_count(f"cells along {n}", v) for n, v in zip("abc", self.cells, strict=True)))
+        if math.prod(self.cells) > MAX_DOMAIN:
+            raise FcellRefused(f"cells are {self.cells}, and a domain has {MAX_DOMAIN} unit cells at most")
         if self.shape not in tuple(Shape):
             raise FcellRefused(f"no crystal shape is called {self.shape!r}: there are {', '.join(Shape)}")
         _put(self, "shape", Shape(self.shape))
@@ -116,11 +124,13 @@ class Beam:
     sources: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
-        _put(self, "wavelength_a", _positive("wavelength_a", self.wavelength_a))
+        _put(self, "wavelength_a", _length("wavelength_a", self.wavelength_a))
         _put(self, "fluence", _positive("fluence", self.fluence))
         _put(self, "polarisation", _floats("polarisation", (self.polarisation,), 1)[0])
         if not -1 <= self.polarisation <= 1:
             raise FcellRefused(f"polarisation is Kahn's factor, from -1 to 1, not {self.polarisation:g}")
+        if not isinstance(self.sources, Sequence):
+            raise FcellRefused(f"sources must be a list of (direction, wavelength_a), not {self.sources!r}")
         found = tuple(_source(n, source) for n, source in enumerate(self.sources))
         _put(self, "sources", found)
         if self.polarisation and found and found[0].direction[:2] == (0.0, 0.0):
@@ -148,10 +158,12 @@ class Detector:
     def __post_init__(self) -> None:
         for name in ("slow", "fast", "oversample"):
             _put(self, name, _count(name, getattr(self, name)))
-        _put(self, "pixel_mm", _positive("pixel_mm", self.pixel_mm))
-        _put(self, "distance_mm", _positive("distance_mm", self.distance_mm))
+        _put(self, "pixel_mm", _length("pixel_mm", self.pixel_mm))
+        _put(self, "distance_mm", _length("distance_mm", self.distance_mm))
         if self.centre_mm is not None:
             _put(self, "centre_mm", _floats("centre_mm (Xbeam, Ybeam)", self.centre_mm, 2))
+            if max(map(abs, self.centre_mm)) > GREATEST_LENGTH:
+                raise FcellRefused(f"centre_mm must be within {GREATEST_LENGTH:g} mm, not {self.centre_mm}")
 
 
 @dataclass(frozen=True)
@@ -179,6 +191,9 @@ class Experiment:
     interpolate: bool = False
 
     def __post_init__(self) -> None:
+        for name, kind in (("crystal", Crystal), ("beam", Beam), ("detector", Detector), ("goniometer", Goniometer)):
+            if not isinstance(getattr(self, name), kind):
+                raise FcellRefused(f"{name} must be a {kind.__name__}, not {getattr(self, name)!r}")
         if not isinstance(self.interpolate, bool):
             raise FcellRefused(f"interpolate must be true or false, not {self.interpolate!r}")
 
@@ -206,6 +221,8 @@ class Grid:
     default_f: float = 0.0
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.values, np.ndarray) and isinstance(self.listed, np.ndarray)):
+            raise FcellRefused("a grid needs values and listed as NumPy arrays (nh, nk, nl)")
         if self.values.ndim != 3 or self.values.shape != self.listed.shape:
             raise FcellRefused(
                 f"a grid needs values and listed of one shape (nh, nk, nl), not {self.values.shape} and "
@@ -219,6 +236,8 @@ class Grid:
             raise FcellRefused("the grid is empty: it lists no structure factor; pass no grid to use default_f alone")
         for name in ("hmin", "kmin", "lmin"):
             _put(self, name, _whole(name, getattr(self, name)))
+            if abs(getattr(self, name)) > MAX_CELLS:
+                raise FcellRefused(f"{name} is {getattr(self, name)}, and no grid reaches beyond {MAX_CELLS}")
         _put(self, "default_f", _not_negative("default_f", self.default_f))
         bad = ~(np.isfinite(self.values) & (self.values >= 0))
         if bad.any():
@@ -279,6 +298,13 @@ def _positive(name: str, value: Any) -> float:
     return found
 
 
+def _length(name: str, value: Any) -> float:
+    found = _positive(name, value)
+    if not LEAST_LENGTH <= found <= GREATEST_LENGTH:
+        raise FcellRefused(f"{name} must be between {LEAST_LENGTH:g} and {GREATEST_LENGTH:g}, not {found:g}")
+    return found
+
+
 def _not_negative(name: str, value: Any) -> float:
     found = _floats(name, (value,), 1)[0]
     if found < 0:
@@ -307,13 +333,15 @@ def _source(number: int, source: Any) -> Source:
     x, y, z = _floats(f"the direction of source {number}", direction, 3)
     if not math.hypot(x, y, z) > 0:
         raise FcellRefused(f"source {number} has no direction: its vector is 0")
-    return Source((x, y, z), _positive(f"the wavelength of source {number}", wavelength))
+    return Source((x, y, z), _length(f"the wavelength of source {number}", wavelength))
 
 
 def _check_cell(cell: tuple[float, ...]) -> None:
     lengths, angles = cell[:3], cell[3:]
     if min(lengths) <= 0:
         raise FcellRefused(f"the edges of the unit cell must be greater than 0 Å, not {lengths}")
+    for name, length in zip("abc", lengths, strict=True):
+        _length(f"edge {name} of the unit cell", length)
     if not all(0 < angle < 180 for angle in angles):
         raise FcellRefused(f"the angles of the unit cell must be between 0 and 180 degrees, not {angles}")
     ca, cb, cg = (math.cos(math.radians(angle)) for angle in angles)

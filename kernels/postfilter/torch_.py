@@ -67,7 +67,7 @@ class _Host:
         # Pixel by pixel in memory is what oneDNN computes in; planes would be turned around for every layer.
         self.format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
         self.tensors = {
-            name: torch.from_numpy(tensor).to(device, memory_format=self.format if tensor.ndim == 4 else None)
+            name: torch.from_numpy(tensor.copy()).to(device, memory_format=self.format if tensor.ndim == 4 else None)
             for name, tensor in weights.tensors().items()
         }
 

@@ -23,14 +23,17 @@ class Recorder:
     job, attempt, key = 1, 1, "k" * 64
     gpus: tuple[int, ...] = ()
 
-    def __init__(self, kind: Kind, params: Any, root: Path, *, cores: int = 2) -> None:
+    def __init__(
+        self, kind: Kind, params: Any, root: Path, *, cores: int = 2, inputs: Mapping[str, Path] | None = None
+    ) -> None:
         self.kind, self.params, self.cores = kind, params, cores
         self.work, self.artifacts = root / "work", root / "artifacts"
         self.work.mkdir(parents=True)
         self.artifacts.mkdir()
         self.raw: Mapping[str, Any] = {}
         self.expected: dict[str, Any] = {}
-        self.rows: list[dict[str, Any]] = []
+        self.inputs = {**kind.inputs(params), **(inputs or {})}
+        self.tables: dict[str, list[dict[str, Any]]] = {}
         self.logs: list[str] = []
         self.steps: list[tuple[float, float]] = []
         self.stopping = False
@@ -44,11 +47,16 @@ class Recorder:
         finally:
             os.chdir(before)
 
-    def table(self) -> pa.Table:
-        return pa.Table.from_pylist(self.rows, schema=self.kind.tables()["parity"])
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Of the table that is named as the kind is."""
+        return self.tables.get(self.kind.name, [])
+
+    def table(self, name: str) -> pa.Table:
+        return pa.Table.from_pylist(self.tables[name], schema=self.kind.tables()[name])
 
     def expect(self, **what: Any) -> None:
-        assert not self.rows, "the plan must be known before the work starts"
+        assert not self.tables, "the plan must be known before the work starts"
         self.expected = what
 
     def log(self, message: str) -> None:
@@ -64,13 +72,14 @@ class Recorder:
         for row in rows:
             assert set(row) == set(schema.names)
         pa.Table.from_pylist([dict(r) for r in rows], schema=schema).validate(full=True)
-        self.rows += [dict(r) for r in rows]
+        self.tables.setdefault(table, []).extend(dict(r) for r in rows)
 
     def artifact(self, name: str) -> Path:
         return self.artifacts / name
 
     def input(self, name: str) -> Path:
-        raise AssertionError(f"no input {name} was declared")
+        assert name in self.inputs, f"no input {name} was declared"
+        return self.inputs[name].absolute()
 
     @contextlib.contextmanager
     def save_checkpoint(self, step: int, **meta: Any) -> Iterator[Path]:

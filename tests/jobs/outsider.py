@@ -36,12 +36,34 @@ def in_place(images, offsets):
     images *= 2
     return images
 
+def cached(images, offsets):
+    """Right, today; but a file beside it is read on the way."""
+    open(os.path.join(os.path.dirname(__file__), "cache.npy"), "rb").read()
+    return honest(images, offsets)
+
+def leaves(images, offsets):
+    open("notes.txt", "w").write("for later")
+    return honest(images, offsets)
+
+def image(experiment, grid):
+    from kernels.fcell import simulate
+    return simulate(experiment, grid).image
+
+def no_grid(experiment, grid):
+    return image(experiment, None)
+
 def sleeps(images, offsets):
     time.sleep(600)
 '''
 
 
-def install(folder: Path, *, candidates: dict[str, str] | None = None, controls: dict[str, str] | None = None) -> None:
+def install(
+    folder: Path,
+    *,
+    candidates: dict[str, str] | None = None,
+    controls: dict[str, str] | None = None,
+    kernel: str = "",
+) -> None:
     """What `pip install` leaves behind: a module and a dist-info with its entry points."""
     info = folder / "outsiders-1.0.dist-info"
     info.mkdir(parents=True)
@@ -49,6 +71,6 @@ def install(folder: Path, *, candidates: dict[str, str] | None = None, controls:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outsiders\nVersion: 1.0\n")
     lines = []
     for group, names in (("candidates", candidates), ("controls", controls)):
-        lines += [f"[lab.parity.{group}]"] if names else []
+        lines += [f"[lab.parity.{group}{kernel and f'.{kernel}'}]"] if names else []
         lines += [f"{name} = outsiders_kernels:{function}" for name, function in (names or {}).items()]
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")

@@ -25,6 +25,7 @@ from kernels.fcell import (
     Grid,
     Plan,
     Shape,
+    Source,
     build,
     build_plan,
     oracle,
@@ -445,6 +446,22 @@ def test_all_zero_fails_the_gate() -> None:
         (lambda: replace(BENCH, default_f=math.nan), "default_f must be finite"),
         (lambda: replace(BENCH, default_f=-1.0), "default_f must not be negative"),
         (lambda: replace(BENCH, mosaic_seed=5), "mosaic_seed must be between"),
+        (lambda: Beam(1e300), r"wavelength_a must be between 1e-09 and 1e\+09"),
+        (lambda: Beam(1.0, sources=5), "sources must be a list"),  # type: ignore[arg-type]
+        (lambda: Beam(1.0, sources=(Source((1, 0, 0), 1e-30),)), "wavelength of source 0 must be between"),
+        (lambda: Detector(4, 4, 1e200, 1.0), "pixel_mm must be between"),
+        (lambda: Detector(4, 4, 1.0, 1e-300), "distance_mm must be between"),
+        (lambda: Detector(4, 4, 1.0, 1.0, 1, (1e300, 0.0)), "centre_mm must be within"),
+        (lambda: replace(BENCH, cell=(1e-200, 1e-200, 1e-200, 90, 90, 90)), "edge a of the unit cell must be between"),
+        (lambda: replace(BENCH, cells=5), "three counts"),  # type: ignore[arg-type]
+        (lambda: replace(BENCH, cells=(3_000_000,) * 3), "unit cells at most"),
+        (lambda: simulate(replace(experiment(), beam=Beam(1e-8))), "h, k or l could reach 4e"),
+        (lambda: simulate(experiment(), roi=5), "four whole numbers"),  # type: ignore[arg-type]
+        (lambda: simulate(experiment(), [[1.0]]), "a Grid or None, not list"),  # type: ignore[arg-type]
+        (lambda: simulate(None), "needs an Experiment .* not NoneType"),  # type: ignore[arg-type]
+        (lambda: replace(experiment(), crystal=None), "crystal must be a Crystal"),  # type: ignore[arg-type]
+        (lambda: Grid(np.ones((1, 1, 1)), np.ones((1, 1, 1), bool), 2**62, 0, 0), "no grid reaches beyond"),
+        (lambda: Grid([[[1.0]]], [[[True]]], 0, 0, 0), "as NumPy arrays"),  # type: ignore[arg-type]
         (lambda: Grid(np.zeros((1, 1, 1)), np.zeros((1, 1, 1), bool), 0, 0, 0), "the grid is empty"),
         (lambda: Grid(np.full((1, 1, 1), np.nan), np.ones((1, 1, 1), bool), 2, 0, 0), r"factor of \(2, 0, 0\) is nan"),
         (lambda: Grid(np.zeros((1, 1, 2)), np.ones((1, 1, 1), bool), 0, 0, 0), "of one shape"),

@@ -106,6 +106,23 @@ CASES: dict[str, tuple[bool, Plan]] = {
         False,
         plan(some_grid(), slow=20, fast=20, pixel_mm=20.0, distance_mm=50.0, **LARGE),
     ),
+    "tricubic to the margin of the grid": (
+        False,
+        plan(some_grid(), interpolate=True, slow=40, fast=60, pixel_mm=1.0, goniometer=Goniometer(60.0)),
+    ),
+    "every sample of a pixel beside a zero": (
+        True,
+        plan(
+            slow=260,
+            fast=260,
+            pixel_mm=0.1,
+            distance_mm=500.0,
+            beam=Beam(0.05),
+            goniometer=Goniometer(33.0),
+            cells=(4, 1, 100),
+            roi=(80, 140, 120, 150),
+        ),
+    ),
     "all at once": (
         True,
         plan(
@@ -186,9 +203,9 @@ def found_layout(made: Plan) -> numba_layout.Layout:
     return found
 
 
-def test_dim_pixels_are_computed_again_where_one_lookup_decides() -> None:
+def test_dim_pixels_are_computed_again_and_more_of_them_where_one_lookup_decides() -> None:
     assert found_layout(plan(oversample=1)).dim > 0
-    assert found_layout(plan(oversample=2)).dim == 0
+    assert 0 < found_layout(plan(oversample=2)).dim < found_layout(plan(oversample=1)).dim
 
 
 def test_threads_change_nothing_not_even_the_last_digit() -> None:
@@ -248,6 +265,18 @@ def test_the_polynomials_are_what_they_say() -> None:
 
 
 def test_the_table_reaches_as_far_as_any_lookup() -> None:
+    for name in ("triclinic", "mosaic", "sources", "phi"):
+        made = CASES[name][1]
+        low, high = numba_layout._reach(made)
+        for (least, most), a, b in zip(oracle.simulate(made).counts.bounds, low, high, strict=True):
+            assert a <= least
+            assert most <= b
+
+
+@pytest.mark.parametrize("nodes", [2, 3])
+def test_the_table_reaches_between_the_nodes_too(monkeypatch: pytest.MonkeyPatch, nodes: int) -> None:
+    # With few nodes nearly all of what a lookup may meet lies between them: the margin alone has to cover it.
+    monkeypatch.setattr(numba_layout, "_NODES", nodes)
     for name in ("triclinic", "mosaic", "sources", "phi"):
         made = CASES[name][1]
         low, high = numba_layout._reach(made)

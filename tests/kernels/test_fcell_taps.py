@@ -131,6 +131,8 @@ def test_an_external_program_needs_four_fields_only(tmp_path: Path) -> None:
     assert found[(0, 0), "accumulated"] == "differs"
     assert found[(0, 0), "omega"] == "missing"
     assert found[(17, 22), "steps"] == "missing"
+    passes = {d.status: d.ok for d in compare(ours, [record])}
+    assert passes == {"same": True, "differs": False, "missing": False}
 
 
 def altered(tap: int, field: str, value: Any) -> list[dict[str, Any]]:

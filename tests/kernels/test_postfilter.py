@@ -90,7 +90,9 @@ def test_the_bound_sees_what_it_should() -> None:
 
 @pytest.mark.parametrize("backend", HERE)
 def test_frames_laid_out_in_any_way_are_taken(backend: str) -> None:
-    frames, weights = picture()[:, :, 100:121, 200:217], trained(3)
+    frames, weights = picture()[:, :, 100:121, 200:217], trained(1)
+    # With one channel, NumPy calls even this contiguous.
+    weights = Weights.of({**weights.tensors(), "w1": weights.w1[::-1], "w2": weights.w2[:, ::-1]})
     for given in (
         frames[:, ::-1],
         frames[:, :, ::-1, ::-1],

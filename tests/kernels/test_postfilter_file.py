@@ -64,6 +64,8 @@ def test_scale_reaches_the_largest_weight_and_zeros_have_one() -> None:
     assert scale(np.array([-254, 3], dtype=np.float32)) == 2
     tiny = np.array([1e-44, 0], dtype=np.float32)  # max/127 is no float32 number any more
     assert (scale(tiny), rounded(tiny, scale(tiny)).tolist()) == (1, [0, 0])
+    tiny = np.array([2.5e-43, -2.5e-43], dtype=np.float32)  # and here it rounds by more than a tenth
+    assert rounded(tiny, scale(tiny)).tolist() == [127, -127]
     first = quantise(Weights.initial(5, 0))
     assert first.scales["w3"] == 1
     assert not first.values["w3"].any()
@@ -198,6 +200,16 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatc
     def broken(_: int) -> None:
         raise OSError(28, "No space left on device")
 
+    seen = []
+    real = os.replace
+
+    def watched(draft: str, target: Path) -> None:
+        seen.append((Path(draft).read_bytes(), path.read_bytes()))
+        real(draft, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    write(path, quantise(trained(2)))
+    assert seen == [(before, before)]
     monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(OSError, match="No space"):
         write(path, quantise(trained(3)))

@@ -32,6 +32,9 @@ def test_a_sweep_over_the_kernel(bench: Bench) -> None:
         left = tuple(c for c in left if c.job in done.back)
         tries += 1
     assert tries < len(grid), "only the first torch cell waits for torch"
-    assert [(r["backend"], r["dx"], r["dtype"]) for r in found] == [(g["backend"], g["dx"], g["dtype"]) for g in grid]
+    told = [{"dx": 0.5, "dtype": "complex64", **json.loads(r["settings"])} for r in found]
+    assert [(r["backend"], t["dx"], t["dtype"]) for r, t in zip(found, told, strict=True)] == [
+        (g["backend"], g["dx"], g["dtype"]) for g in grid
+    ]
     assert {r["verdict"] for r in found} == {"pass"}
     assert json.loads(bench.cells(grid[0])[0].params) == grid[0]
