@@ -50,6 +50,21 @@ class Expect:
     artifacts: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Question:
+    """Something that people ask of a kind's tables (`lab results KIND --ask NAME`).
+
+    Attributes:
+        about: what it answers, a phrase.
+        sql: over the kind's tables. `{jobs}` becomes a condition that holds for rows of the jobs asked about.
+        jobs: how many jobs it compares, as `{0}`, `{1}` in the order given; 0: any number.
+    """
+
+    about: str
+    sql: str
+    jobs: int = 0
+
+
 class Context(Protocol):
     """What a kind may touch. Everything else is somebody else's."""
 
@@ -150,6 +165,10 @@ class Kind:
         The schema metadata `lab.headline` (column names with commas between) says which a person sees first;
         `lab.plot` (COLUMN=VALUE) which rows a figure shows unless it is told.
         """
+        return {}
+
+    def questions(self) -> Mapping[str, Question]:
+        """What people ask of the tables, by name."""
         return {}
 
     def describe(self, params: Any) -> str:

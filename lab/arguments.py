@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,3 +183,11 @@ def parameters(kind: str, sets: Sequence[str] | None, words: Sequence[str] | Non
             raise BadInput("the program was given twice, by --set argv and after --", hint="give it once")
         out["argv"] = list(words)
     return out
+
+
+def refuse_beside(option: str, given: Mapping[str, object]) -> None:
+    """`option` says it all: the others that are given beside it would be ignored."""
+    hints = {"--sql": "put all of it into the query: where job = 17", "--ask": "for more, use --sql"}
+    for name, value in given.items():
+        if value not in (None, False, [], ()):
+            raise BadInput(f"{option} was given together with {name}", hint=hints[option])

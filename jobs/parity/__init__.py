@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from core.kind import Context, Kind
+from core.kind import Context, Kind, Question
 from core.kind import Params as BaseParams
 from jobs.parity.kernels import OFFERS, Offer
 
@@ -250,6 +250,11 @@ class Parity(Kind):
     packages: ClassVar[tuple[str, ...]] = ("numpy", "scikit-image", "torch", "tensorflow", "numba", "pyarrow")
     # Two sides at once where there are two cores; one core is enough.
     needs: ClassVar[Mapping[str, Any]] = {"cores": min(2, os.cpu_count() or 1)}
+
+    def questions(self) -> Mapping[str, Question]:
+        from jobs.parity.questions import QUESTIONS
+
+        return QUESTIONS
 
     def tables(self) -> dict[str, pa.Schema]:
         from jobs.parity.schema import PARITY, PATCHES, TAPS

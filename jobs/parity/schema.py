@@ -1,27 +1,7 @@
 """The columns of the three tables: cells, taps, statistics of predictions.
 
 What names a row stands first and is never null, so that two runs can be laid side by side row by row (`lab compare`).
-Three questions that the tables are made for (`lab results --sql`); the head adds job and lane to every row.
-
-The worst pixel by backend:
-
-    select kernel, candidate, device, "case", worst_image, worst_y, worst_x, max_rel
-    from parity where role = 'candidate'
-    qualify row_number() over (partition by kernel, candidate, device order by max_rel desc) = 1
-
-The drift between two runs, here jobs 1 and 2, on one lane or two:
-
-    select candidate, "case", batch, channels, height, width, a.output_digest = b.output_digest as same,
-           b.output_sum / a.output_sum - 1 as drift, a.max_rel as error_then, b.max_rel as error_now
-    from parity a join parity b using (kernel, candidate, role, "case", dtype, device, batch, channels, height, width)
-    where a.job = 1 and b.job = 2 and role = 'candidate' and a.input_digest = b.input_digest
-    order by same, abs(drift) desc
-
-The time by lane:
-
-    select lane, kernel, candidate, device, count(*) as cells, sum(seconds) as seconds,
-           sum(first_seconds) as first_calls
-    from parity where role = 'candidate' group by all order by lane, seconds desc
+What they are asked most is in `questions`; the head adds job and lane to every row.
 """
 
 from __future__ import annotations

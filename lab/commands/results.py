@@ -15,6 +15,8 @@ from core.errors import BadInput, NotFound
 from lab import arguments, completion
 from lab.commands._tables import SHOWN, Head, TablesReport, WrittenReport
 from lab.output import JsonFace, Page, human
+from lab.questions import main_table
+from lab.selection import resolve
 from lab.session import Session, session
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ Examples:
   lab results --table parity --format csv -o parity.csv
   lab results --sql "select backend, max(error) from parity group by backend"
   lab results --sql "select * from parity join jobs using (job) where tags like '%night%'"
+  lab results parity --ask worst
+  lab results parity 17 21 --ask drift
   lab results 40 --plot sweep.png
   lab results 40 --plot speed.pdf --x size --y seconds --by backend --where "seconds > 0"
 
@@ -46,7 +50,11 @@ across and the first number of the table upward, unless --x and --y say otherwis
 def results_(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID", help="Only of these jobs and sweeps.", autocompletion=completion.finished_job_ids),
+        typer.Argument(
+            metavar="[TABLE] [ID]",
+            help="A table; only of these jobs and sweeps.",
+            autocompletion=completion.finished_job_ids,
+        ),
     ] = None,
     table: Annotated[
         str | None,
@@ -68,6 +76,9 @@ def results_(
     ] = False,
     sql: Annotated[
         str | None, typer.Option("--sql", metavar="SELECT", help="A query over all tables, and over `jobs` (DuckDB).")
+    ] = None,
+    ask: Annotated[
+        str | None, typer.Option("--ask", metavar="NAME", help="A question that the kind of these jobs answers.")
     ] = None,
     form: Annotated[
         str | None,
@@ -100,15 +111,18 @@ def results_(
     Only rows of jobs that succeeded are there, each with its job, attempt, lane and key.
     """
     here = session()
+    table, ids = _table_word(table, ids)
+    narrow = {"--where": where, "--columns": columns, "--sort": sort, "--limit": limit, "--tail": tail}
+    if ask is not None:
+        arguments.refuse_beside("--ask", {"--sql": sql, "--plot": plot, **narrow, "--params": params})
     if sql is not None:
-        _refuse_beside_sql({"jobs": ids, "--table": table, "--where": where, "--columns": columns, "--sort": sort})
-        _refuse_beside_sql({"--limit": limit, "--tail": tail, "--params": params})
+        arguments.refuse_beside("--sql", {"jobs": ids, "--table": table, **narrow, "--params": params})
     if limit is not None and tail is not None:
         raise BadInput("--limit and --tail were both given", hint="choose one end")
     for option, n in (("--limit", limit), ("--tail", tail)):
         if n is not None and n < 0:
             raise BadInput(f"{option} {n} is negative", hint="give a number of rows")
-    wanted = _Wanted(ids, table, where or "", _names(columns), _names(sort), limit, tail, params, sql)
+    wanted = _Wanted(ids, table, where or "", _names(columns), _names(sort), limit, tail, params, sql, ask)
     figure = _figure(plot, {"--x": x, "--y": y, "--by": by}, form, output, sql)
     form = _format(form, output)
     warnings: list[str] = []
@@ -126,7 +140,7 @@ def results_(
 def show_tables(here: Session, ids: Sequence[int]) -> None:
     """The tables of these jobs, if they have any."""
     warnings: list[str] = []
-    wanted = _Wanted([str(i) for i in ids], None, "", (), (), None, None, False, None)
+    wanted = _Wanted([str(i) for i in ids], None, "", (), (), None, None, False, None, None)
     try:
         with _opened(here, wanted, warnings) as tables:
             _show(here, tables, warnings)
@@ -145,6 +159,7 @@ class _Wanted:
     tail: int | None
     params: bool
     sql: str | None
+    ask: str | None
 
     @property
     def narrowed(self) -> bool:
@@ -157,18 +172,30 @@ _Tables = list[tuple[str, "Choice | str"]]
 @contextlib.contextmanager
 def _opened(here: Session, wanted: _Wanted, warnings: list[str]) -> Iterator[_Opened]:
     with here.reading() as journal:
+        conn = journal.conn
         if wanted.sql is not None:
-            yield _Opened(here, journal.conn, [("", wanted.sql)], warnings)
+            yield _Opened(here, conn, [("", wanted.sql)], warnings)
+        elif wanted.ask is not None:
+            from lab.questions import sql_of
+
+            ids = resolve(conn, arguments.ids(wanted.ids))
+            _refuse_unknown(conn, ids)
+            yield _Opened(here, conn, [("", sql_of(conn, wanted.ask, wanted.table, ids))], warnings)
         else:
-            yield _Opened(here, journal.conn, _choices(journal.conn, wanted), warnings)
+            whole = isinstance(here.out, JsonFace) and not wanted.narrowed
+            tables, others = _choices(conn, wanted, whole=whole)
+            yield _Opened(here, conn, tables, warnings, others)
 
 
 class _Opened:
     """What is to be shown, table by table; each is read when it is asked for."""
 
-    def __init__(self, here: Session, conn: sqlite3.Connection, tables: _Tables, warnings: list[str]) -> None:
+    def __init__(
+        self, here: Session, conn: sqlite3.Connection, tables: _Tables, warnings: list[str], others: Sequence[str] = ()
+    ) -> None:
         self._here, self.conn, self._warnings = here, conn, warnings
         self.tables = tables
+        self.others = others  # which the same jobs wrote as well
 
     @contextlib.contextmanager
     def rows(self, what: Choice | str) -> Iterator[Stream]:
@@ -178,12 +205,16 @@ class _Opened:
             yield found
 
 
-def _choices(conn: sqlite3.Connection, wanted: _Wanted) -> _Tables:
+def _choices(conn: sqlite3.Connection, wanted: _Wanted, *, whole: bool) -> tuple[_Tables, Sequence[str]]:
+    """The tables, and the names of those left out: of several, people see the one that is named as the kind.
+
+    Args:
+        whole: all of them.
+    """
     from core.tables import Choice, tables_of
     from core.tables.read import nothing
     from core.tables.select import chosen
     from lab import axes
-    from lab.selection import resolve
 
     ids = resolve(conn, arguments.ids(wanted.ids))
     _refuse_unknown(conn, ids)
@@ -191,6 +222,9 @@ def _choices(conn: sqlite3.Connection, wanted: _Wanted) -> _Tables:
     names = [wanted.table] if wanted.table is not None else tables_of(conn, jobs)
     if not names:
         raise nothing(conn, None, jobs)
+    main = main_table(conn, ids, names) if len(names) > 1 and not whole else None
+    others = [n for n in names if n != main] if main is not None else []
+    names = [main] if main is not None else names
     if len(names) > 1 and wanted.narrowed:
         raise BadInput(f"there are several tables: {', '.join(names)}", hint="choose one with --table")
     swept = axes.axes_of(conn, ids)
@@ -200,7 +234,7 @@ def _choices(conn: sqlite3.Connection, wanted: _Wanted) -> _Tables:
         beside = beside.select(["job", *(n for n in _first(swept, beside.column_names) if n != "job")])
     elif swept:
         beside = axes.parameter_table(conn, jobs, swept)
-    return [
+    choices: _Tables = [
         (
             name,
             Choice(
@@ -218,6 +252,7 @@ def _choices(conn: sqlite3.Connection, wanted: _Wanted) -> _Tables:
         )
         for name in names
     ]
+    return choices, others
 
 
 def _first(some: Sequence[str], all_: Sequence[str]) -> list[str]:
@@ -251,6 +286,8 @@ def _show(here: Session, opened: _Opened, warnings: list[str]) -> None:
         raise trouble
     _warn(here, warnings)
     here.out.show(TablesReport(heads, tuple(warnings)))
+    if opened.others and here.out.people:
+        here.out.remark(f"also: {', '.join(opened.others)} (--table NAME)")
 
 
 def _head(name: str, rows: Stream, most: int | None) -> Head:
@@ -282,7 +319,6 @@ def _write(here: Session, path: Path, opened: tuple[_Opened, Choice | str], form
 def _draw(here: Session, opened: _Opened, wanted: _Wanted, path: Path, asked: Asked, warnings: list[str]) -> None:
     from core.tables import Choice
     from lab.commands._plotted import draw, title_of
-    from lab.selection import resolve
 
     name, what = opened.tables[0]
     _only(opened, "a figure")
@@ -344,10 +380,13 @@ def _names(text: str | None) -> tuple[str, ...]:
     return tuple(n.strip() for n in text.split(",") if n.strip()) if text else ()
 
 
-def _refuse_beside_sql(given: dict[str, object]) -> None:
-    for name, value in given.items():
-        if value not in (None, False, [], ()):
-            raise BadInput(f"--sql was given together with {name}", hint="put all of it into the query: where job = 17")
+def _table_word(table: str | None, words: list[str] | None) -> tuple[str | None, list[str] | None]:
+    """`lab results parity 3` means the table parity of job 3."""
+    if not words or not words[0].isidentifier():
+        return table, words
+    if table is not None:
+        raise BadInput(f"the tables {words[0]} and {table} were both named", hint="choose one")
+    return words[0], words[1:] or None
 
 
 def _format(form: str | None, output: Path | None) -> str:

@@ -6,7 +6,6 @@ import importlib
 import inspect
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -22,11 +21,12 @@ import pytest
 from pydantic import ValidationError
 
 from core.errors import CheckCannotFail, JobFailed
-from jobs.parity import Params, Parity, dump, exchange, gates, predictions, schema, verdict
+from jobs.parity import Params, Parity, dump, exchange, gates, predictions, verdict
 from jobs.parity.adapter import Inputs
 from jobs.parity.kernels.photographs import photograph
 from jobs.parity.kernels.translation import TOLERANCE, Case, Translation, batch, cells, patches, reference
 from jobs.parity.kernels.translation_mutants import SPOILED, mutants
+from jobs.parity.questions import QUESTIONS
 from jobs.parity.settle import settle
 from jobs.parity.sides import Report, Task
 from jobs.parity.verdict import Judgement, Reference, judge
@@ -168,10 +168,12 @@ def test_the_three_questions_have_answers(whole: Recorder) -> None:
         origin = {"job": pa.array([job] * len(one)), "lane": pa.array([lane] * len(one))}
         runs.append(pa.table({**origin, **{name: one[name] for name in one.column_names}}))
     parity = pa.concat_tables(runs)  # noqa: F841  (the queries read it)
-    worst, drift, time_by_lane = re.findall(r"\n\n((?:    .*\n)+)", schema.__doc__ or "")
+    worst, drift, time_by_lane = (
+        QUESTIONS[name].sql.format("1", "2", jobs="true") for name in ("worst", "drift", "time")
+    )
     found = duckdb.sql(worst).fetchall()
     assert {(r[0], r[1]) for r in found} == {("translation", b) for b in Params().backends}
-    for _, name, *_, error in found:
+    for _, name, *_, error, _, _ in found:
         assert error == max(r["max_rel"] for r in whole.rows if r["candidate"] == name)
     rows = duckdb.sql(drift).fetchall()
     assert len(rows) == sum(r["role"] == "candidate" for r in whole.rows)

@@ -52,6 +52,45 @@ def test_tables_for_people(home: Home, capsys: pytest.CaptureFixture[str]) -> No
     assert lines[2].split()[-2:] == ["a", "0.5"]
 
 
+def test_of_several_tables_the_kinds_own_is_shown(
+    home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    submit(home, [Request("toy", {"alpha": 4.0})], cwd=tmp_path)
+    finish(home, 4, more={"toy": [{"n": 7}], "aside": [{"text": "x"}]})
+    assert main.main(["results", "4"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[0] == "toy  1 row"
+    assert "aside" not in said.out
+    assert "also: aside (--table NAME)" in said.err
+    assert "7" in out(capsys, "results", "4", "--where", "n = 7", "--columns", "n")
+    assert out(capsys, "results", "4", "--table", "aside").startswith("aside  1 row")
+    assert out(capsys, "results", "aside", "4") == out(capsys, "results", "--table", "aside", "4")
+    answer = json.loads(out(capsys, "results", "4", "--json"))
+    assert sorted(t["table"] for t in answer["tables"]) == ["aside", "toy"], "a program gets all of them"
+    assert main.main(["results", "aside", "4", "--table", "toy"]) == Exit.BAD_INPUT
+
+
+def test_questions_that_a_kind_answers(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["results", "toys", "1", "--ask", "worst"]) == Exit.BAD_INPUT  # a table, and no kind
+    assert "toys" in capsys.readouterr().err
+    lines = out(capsys, "results", "1", "--ask", "worst").splitlines()
+    assert sorted(line.split() for line in lines if line[:1] in "ab") == [["a", "0.5"], ["b", "0.25"]]
+    assert out(capsys, "results", "toy", "--ask", "worst", "--format", "csv").startswith('"cell","worst"')
+    rows = list(csv.DictReader(io.StringIO(out(capsys, "results", "1", "2", "--ask", "moved", "--format", "csv"))))
+    assert float({r["cell"]: r["moved"] for r in rows}["a"]) == 0
+
+    def refused(*args: str) -> str:
+        assert main.main(["results", *args]) == Exit.BAD_INPUT
+        said = capsys.readouterr().err.strip()
+        assert "\n" not in said
+        return said
+
+    assert "worst (the worst of each cell)" in refused("1", "--ask", "best")
+    assert "compares 2 jobs, not 1" in refused("1", "--ask", "moved")
+    assert "no kind was named" in refused("--ask", "worst")
+    assert "together with --where" in refused("1", "--ask", "worst", "--where", "err > 0")
+
+
 def test_csv_json_parquet_and_arrow(home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(out(capsys, "results", "--format", "csv"))))
     assert [(r["job"], r["cell"]) for r in rows] == [("1", "a"), ("1", "b"), ("2", "a"), ("2", "b")]

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -47,6 +48,15 @@ class Toy(Kind):
 
     def inputs(self, params):
         return {} if params.data is None else {"data": params.data}
+
+    def questions(self):
+        from core.kind import Question
+        worst = "select cell, max(err) as worst from toys where {jobs} group by 1"
+        both = "select cell, b.err - a.err as moved from toys a join toys b using (cell) where a.job={0} and b.job={1}"
+        return {
+            "worst": Question("the worst of each cell", worst),
+            "moved": Question("what moved between two jobs", both, jobs=2),
+        }
 
 class Needy(Toy):
     name = "needy"
@@ -160,6 +170,7 @@ def finish(
     job_id: int,
     *,
     rows: Sequence[Mapping[str, Any]] = (),
+    more: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType({}),
     state: str = "succeeded",
     cause: str = "ok",
     undeclared: Sequence[str] = (),
@@ -178,13 +189,15 @@ def finish(
             (run.artifacts / name).parent.mkdir(parents=True, exist_ok=True)
             (run.artifacts / name).write_text(text)
         parts = []
-        if rows:
-            path = run.results / "toys.arrow"
-            table = pa.Table.from_pylist(list(rows))
+        for name, given in {"toys": rows, **more}.items():
+            if not given:
+                continue
+            path = run.results / f"{name}.arrow"
+            table = pa.Table.from_pylist(list(given))
             with pa.OSFile(str(path), "wb") as f, pa.ipc.new_file(f, table.schema) as writer:
                 writer.write_table(table)
             part = append_part(
-                home, job=job_id, attempt=n, lane="local", key=job.key, kind=job.kind, table="toys", arrow_path=path
+                home, job=job_id, attempt=n, lane="local", key=job.key, kind=job.kind, table=name, arrow_path=path
             )
             parts.append(part.data())
         seal(run, outcome={"cause": cause})
