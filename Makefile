@@ -32,6 +32,7 @@ demo: $(READY)   ## run the main job and show its table
 NUMBERS := tests/core tests/kernels tests/jobs
 test: $(READY)   ## all tests but the long ones
 	@log=$$(mktemp); $(BIN)/python -m pytest -m 'not long' $(NUMBERS) >$$log 2>&1 & pid=$$!; code=0; \
+	  trap "kill $$pid 2>/dev/null" EXIT; trap 'exit 130' INT TERM; \
 	  echo "tests of numbers ($(NUMBERS)) run beside these; theirs is shown at the end"; \
 	  $(BIN)/python -m pytest -m 'not long' $(addprefix --ignore=,$(NUMBERS)) || code=$$?; \
 	  wait $$pid || code=$$?; cat $$log; rm -f $$log; exit $$code

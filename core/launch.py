@@ -29,8 +29,8 @@ _GOES = b"+"
 _FILTER = "filter: "
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-# Python ignores these two, and what is ignored stays so in the program.
-_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
+# What Python ignores; and what a shell has its background jobs ignore, which they pass on.
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT)
 
 
 class LaunchError(Exception):

@@ -163,12 +163,16 @@ def test_torch_computes_in_float32_and_leaves_the_settings_as_they_were(monkeypa
 
     seen = []
     monkeypatch.setattr(torch_, "apply", lambda *given: seen.append(settings()) or torch_apply(*given))
-    monkeypatch.setattr(backends.mkldnn.conv, "fp32_precision", "bf16")
-    before = settings()
-    apply(picture()[:, :, :20, :20], trained(4), backend="torch", threads=1)
-    assert seen == [("ieee", True, 1)]
-    assert settings() == before
-    assert before[:2] == ("bf16", False)
+    was = backends.mkldnn.conv.fp32_precision
+    backends.mkldnn.conv.fp32_precision = "bf16"
+    try:
+        before = settings()
+        apply(picture()[:, :, :20, :20], trained(4), backend="torch", threads=1)
+        assert seen == [("ieee", True, 1)]
+        assert settings() == before
+        assert before[:2] == ("bf16", False)
+    finally:
+        backends.mkldnn.conv.fp32_precision = was
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
