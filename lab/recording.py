@@ -151,7 +151,8 @@ class _Book:
         if draft.key in found.done:
             return _of(query.job(self._conn, found.done[draft.key]), "cached"), ""
         if draft.key in found.live:
-            return _of(query.job(self._conn, found.live[draft.key]), "queued-already"), ""
+            job = query.job(self._conn, found.live[draft.key])
+            return replace(_of(job, "queued-already"), message=self._kept(draft, job)), ""
         why = found.why.get(draft.key, "")
         return None, f"{why}: it runs again" if why else ""
 
@@ -167,7 +168,7 @@ class _Book:
         earlier = [j for j in query.jobs(self._conn, key=draft.key) if j.is_sweep and j.wish != "cancel"]
         for sweep in earlier:
             if sweep.state in _LIVE:
-                return replace(_of(sweep, "queued-already"), total=total)
+                return replace(_of(sweep, "queued-already"), total=total, message=self._kept(draft, sweep))
         found = look_up(self._home, self._conn, [c.key for c in draft.cells], sure=True)
         new, members = [], []
         for cell in draft.cells:
@@ -189,6 +190,15 @@ class _Book:
             members=members,
             done=done,
         )
+
+    def _kept(self, draft: Draft, job: Job) -> str:
+        """What was asked for otherwise now than when the job that answers was submitted: it goes on as it was."""
+        pairs: list[tuple[str, Any, Any]] = [("--priority", draft.priority, job.priority)]
+        if job.is_sweep:
+            sweep = query.sweep(self._conn, job.id)
+            pairs += [("--at-once", draft.at_once, sweep.at_once), ("--max-fails", draft.max_fails, sweep.max_fails)]
+        was = [f"{name} {'none' if there is None else there}" for name, now, there in pairs if now != there]
+        return f"it goes on as it was submitted first, with {', '.join(was)}" if was else ""
 
     def _id_here(self, key: str) -> int | None:
         twin = self._keys.get(key)

@@ -195,6 +195,10 @@ def test_the_same_sweep_again(home: Home, sweep: Sweep) -> None:
     first = sweep(alpha=[1, 2, 3])
     again = sweep(alpha=[3, 2, 1])  # the same cells
     assert (again.id, again.answer, again.total) == (first.id, "queued-already", 3)
+    assert "it goes on as it was" not in again.message
+    other = sweep(alpha=[1.0, 2.0, 3.0], request={"priority": 5, "max_fails": 0})
+    assert other.id == first.id
+    assert "it goes on as it was submitted first, with --priority 0, --max-fails none" in other.message
     end(home, first)
     done = sweep(alpha=[1, 2, 3])
     assert (done.id, done.answer, done.total, done.state) == (first.id, "cached", 3, JobState.SUCCEEDED)
