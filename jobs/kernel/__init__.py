@@ -214,6 +214,10 @@ class Kernel(Kind):
     def inputs(self, params: Any) -> dict[str, Path]:
         """Files named by parameters. They are looked into now: a bad line is known before anything starts."""
         found = {n: Path(getattr(params, n)) for n in ("input", "hkl", "weights") if getattr(params, n) is not None}
+        if params.name == "fcell":
+            from jobs.kernel.subjects import refuse_physics
+
+            refuse_physics(params)
         if found:
             from jobs.kernel.files import refuse_bad
 

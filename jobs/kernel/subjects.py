@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from core.errors import BadInput
 from jobs.kernel import DETECTOR_MM, Params
 from jobs.kernel.files import read_arrays
 from jobs.parity.verdict import Reference
+from kernels.devices import KernelRefused
 
 Array = npt.NDArray[Any]
 Files = Mapping[str, Path]
@@ -150,6 +152,18 @@ def _moved(images: Array, offsets: Array) -> Reference:
 
 
 # F_cell.
+
+
+def refuse_physics(p: Params) -> None:
+    """At submit already: numbers that are no experiment.
+
+    Raises:
+        BadInput: naming the number.
+    """
+    try:
+        _experiment(p)
+    except KernelRefused as error:
+        raise BadInput(str(error)) from None
 
 
 def _fcell(p: Params, files: Files, threads: int) -> Case:

@@ -204,6 +204,15 @@ def test_dim_arrays_pass_and_dark_ones_prove_nothing(tmp_path: Path) -> None:
             assert run(tmp_path, input=str(path), backend=backend, check=False)["verdict"] == "unchecked"
 
 
+def test_physics_that_is_none_is_refused_at_submit() -> None:
+    kind = Kernel()
+    assert kind.inputs(Params(name="fcell")) == {}
+    for word, bad in (("wavelength", {"wavelength": 1e-300}), ("angles", {"cell": "9,9,9,10,10,170"})):
+        with pytest.raises(BadInput, match=word) as said:
+            kind.inputs(Params(name="fcell", **bad))
+        assert "\n" not in str(said.value)
+
+
 def test_unchecked_is_no_pass(tmp_path: Path) -> None:
     row = run(tmp_path, check=False)
     assert row["verdict"] == "unchecked"
