@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from core.declared import Declared
 
@@ -27,6 +27,7 @@ LOG = "LAB_MARKED_OPENS"  # the environment names the file in which the supervis
 _RLIMIT_LOCKS = 10
 _FIRST = 1 << 40
 _COUNT = 1 << 32
+_WRITES = ("w", "m", "d")
 
 
 def possible() -> bool:
@@ -85,27 +86,34 @@ def kill_bearers(mark: int, *, within_s: float = 5.0) -> List[int]:
 
 
 class MarkedLog:
-    """The file of marked opens, one JSON line each: [mark, letter, path, new name]. Made with its first line.
+    """The file of marked opens, made with its first line; each is JSON: [mark, letter, path, new name, there, met].
 
     Letters: r a regular file was there and was opened to be read; w made or emptied; x executed; m renamed or linked,
-    d the same of a folder; ? a call whose path could not be read.
+    d the same of a folder; ? a call whose path could not be read. A line is written before its call is made, which may
+    fail: `there` says which file was about to be emptied or replaced, and `met` that such a one was found unchanged.
     """
 
     def __init__(self, path: "os.PathLike[str] | str") -> None:
         self._path = os.fspath(path)
         self._fd = -1
         self._broken = False
-        self._told: Set[Tuple[int, str, str, str]] = set()
+        self._told: Set[Tuple[int, str, str, str, str, str]] = set()
+        self._there: Dict[Tuple[int, str], str] = {}  # what was at a name when a mark first wrote to it
+        self._threatened: Set[str] = set()
 
     def tell(self, mark: int, letter: str, path: str, new: str = "") -> None:
-        if (mark, letter, path, new) in self._told or self._broken:
+        met = _identity(path) if self._threatened else ""
+        met = met if met in self._threatened else ""
+        there = self._threaten(mark, new or path) if letter in _WRITES else ""
+        row = (mark, letter, path, new, there, met)
+        if row in self._told or self._broken:
             return
-        self._told.add((mark, letter, path, new))
+        self._told.add(row)
         try:
             if self._fd < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                 self._fd = os.open(self._path, flags, 0o600)
-            line = (json.dumps([mark, letter, path, new]) + "\n").encode()
+            line = (json.dumps(row) + "\n").encode()
             if os.write(self._fd, line) != len(line):
                 raise OSError("cut short")
         except OSError:
@@ -113,6 +121,12 @@ class MarkedLog:
             self._broken = True
             with contextlib.suppress(OSError):
                 os.truncate(self._path, 0)
+
+    def _threaten(self, mark: int, name: str) -> str:
+        if (mark, name) not in self._there:
+            self._there[mark, name] = _identity(name)
+            self._threatened |= {self._there[mark, name]} - {""}
+        return self._there[mark, name]
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -128,11 +142,12 @@ class Replayed(NamedTuple):
 def replay(file: "os.PathLike[str] | str", mark: int, declared: Declared) -> Replayed:
     """Tell `declared` what the processes with `mark` opened."""
     seen = blind = 0
-    for row in _rows(file):
-        if row[0] != mark:
-            continue
-        _, letter, path, new = row
+    mine = [row for row in _rows(file) if row[0] == mark]
+    unchanged = _unchanged(mine)
+    for _, letter, path, new, there, _ in mine:
         seen += 1
+        if there in unchanged:
+            continue  # the call failed, and what a read finds there is no work of its own
         if letter == "r":
             declared.opened(path)
         elif letter == "w":
@@ -144,6 +159,25 @@ def replay(file: "os.PathLike[str] | str", mark: int, declared: Declared) -> Rep
         else:
             blind += 1
     return Replayed(seen, blind)
+
+
+def _unchanged(rows: List[List[Any]]) -> Set[str]:
+    """Files that were to be emptied or replaced, and that were there all the same afterwards.
+
+    Emptying a file changes its time, replacing one takes it away; a call that fails (it may not be written, it must be
+    a new one, its file system is another) leaves it as it was.
+    """
+    at_the_end = {there for _, _, path, new, there, _ in rows if there and _identity(new or path) == there}
+    return at_the_end | {met for *_, met in rows if met}
+
+
+def _identity(path: str) -> str:
+    """Which file is at `path`, and since when it is as it is; "" for none."""
+    try:
+        info = os.stat(path) if path else None
+    except (OSError, ValueError):
+        return ""
+    return f"{info.st_dev}:{info.st_ino}:{info.st_ctime_ns}" if info is not None else ""
 
 
 def is_told(file: "os.PathLike[str] | str", mark: int) -> bool:
@@ -160,7 +194,7 @@ def _rows(file: "os.PathLike[str] | str") -> List[List[Any]]:
     for line in data.splitlines():
         with contextlib.suppress(ValueError):
             row = json.loads(line)
-            if isinstance(row, list) and len(row) == 4:
+            if isinstance(row, list) and len(row) == 6:
                 rows.append(row)
     return rows
 

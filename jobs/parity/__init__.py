@@ -149,6 +149,14 @@ class Params(BaseParams):
                 raise ValueError(f"{word!r} is no pair of numbers up to {MAX_FRAME}, such as 64x48")
         return value
 
+    @field_validator("frames")
+    @classmethod
+    def _not_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for word in value:
+            if min(int(n) for n in word.split("x")) < 1:
+                raise ValueError(f"a frame of {word} has no pixel")
+        return value
+
     @field_validator("shapes")
     @classmethod
     def _known_shapes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -284,8 +292,7 @@ class Parity(Kind):
             found |= refuse(params)
         if params.hkl is not None:
             found["hkl"] = Path(params.hkl)
-            if found["hkl"].is_file():
-                _readable(found["hkl"])
+            _readable(found["hkl"])
         return found
 
     def run(self, ctx: Context) -> None:
@@ -299,6 +306,9 @@ def _readable(hkl: Path) -> None:
     from core.errors import BadInput
     from kernels.fcell.hkl import HklRefused, read_hkl
 
+    if not hkl.is_file():
+        why = "is no file" if hkl.exists() else "does not exist"
+        raise BadInput(f"hkl: {str(hkl)!r} {why} ({hkl.absolute()})", hint="name a file of h k l F lines")
     try:
         read_hkl(hkl)
     except HklRefused as error:

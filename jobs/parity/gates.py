@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from jobs.parity import taps, verdict
+from jobs.parity import taps, verdict, wiring
 from jobs.parity.adapter import Adapter, Cell
 from jobs.parity.kernels.translation import TOLERANCE, Case, batch, patches
 from jobs.parity.kernels.translation_mutants import SPOILED
 from jobs.parity.rows import identity, measures
+from jobs.parity.settle import EXAMINATION
 from jobs.parity.sides import Task
 from jobs.parity.verdict import Judgement, Reference
 from jobs.parity.words import Role, Verdict
@@ -120,8 +121,11 @@ def questions(patch: int, seed: int) -> list[Question]:
         wrong("each image its own mean", np.broadcast_to(exact.mean((-2, -1), keepdims=True), exact.shape).copy()),
         wrong("amplitudes without phase", np.abs(exact)),
         wrong("an empty array", exact[:0]),
+        _one_pixel(moved.reference, 0.5, True),
+        _one_pixel(moved.reference, 2.0, False),
         _sum(moved.reference, off=0.0),
         _sum(moved.reference, off=4 * SUM_LIMIT),
+        _sign(still.images),
         Question("one unit in the last place of one pixel", still.reference, _nudged(still.images), False, 0.0),
     ]
     return out
@@ -141,22 +145,24 @@ def examine(gate: Gate, paper: list[Question]) -> dict[str, str]:
     return mistakes
 
 
-def sit(params: Params, kernel: str, *, first: int) -> Iterator[dict[str, Any]]:
+def sit(params: Params, adapter: Adapter, *, first: int) -> Iterator[dict[str, Any]]:
     """Rows: our judge must make no mistake; each gate known to be bad must be caught at what it is blind to."""
-    patch = params.patch if kernel == "translation" else GATE_PATCH
+    patch = params.patch if adapter.name == "translation" else GATE_PATCH
     paper = questions(patch, params.seed)
     sitting: list[tuple[str, Role, Gate, str]] = [("judge", Role.GATE, judge_gate, "")]
     sitting += [(name, Role.MUTANT, bad.says, bad.blind_to) for name, bad in BAD_GATES.items()]
     for number, (name, role, gate, blind_to) in enumerate(sitting, start=first):
         begun = time.perf_counter()
         mistakes = examine(gate, paper)
+        if role is Role.GATE:
+            mistakes |= wiring.examine(adapter)
         told = mistakes.get(blind_to) if blind_to else next(iter(mistakes.values()), None)
         marks = f"{len(mistakes)} of {len(paper)} answers wrong"
         judgement = Judgement(Verdict.FAIL, f"{told} ({marks})") if told else Judgement(Verdict.PASS, marks)
         cell = patches(Case.MIXED, "complex64", BATCH, CHANNELS, patch)
         yield {
-            **identity(kernel, Task(number, name, role, "", cell)),
-            "case": "examination",
+            **identity(adapter.name, Task(number, name, role, "", cell)),
+            "case": EXAMINATION,
             **measures(judgement),
             "own_reason": bool(told) if role is Role.MUTANT else None,
             "tolerance": TOLERANCE["complex64"],
@@ -168,11 +174,13 @@ def sit_of_taps(adapter: Adapter, cell: Cell, number: int) -> dict[str, Any]:
     """A row: taps that are known to be constant must be caught at every field that has to move."""
     found = taps.constant_rows(adapter, cell)
     caught = [r for r in found if r["verdict"] == Verdict.FAIL]
-    all_of_them = bool(found) and len(caught) == len(found)
+    mistakes = wiring.examine_taps(adapter, cell)
+    all_of_them = bool(found) and len(caught) == len(found) and not mistakes
     words = f"{len(caught)} of {len(found)} fields that have to move were seen to stand still"
+    words = "; ".join((words, *mistakes))
     return {
         **identity(adapter.name, Task(number, taps.CONSTANT, Role.MUTANT, "", cell)),
-        "case": "examination",
+        "case": EXAMINATION,
         "verdict": str(Verdict.FAIL if all_of_them else Verdict.PASS),
         "reason": words,
         "own_reason": all_of_them,
@@ -186,6 +194,23 @@ def _dim_pixels(reference: Reference) -> Question:
     gain[::2], error[::2] = 1e-5, 100.0
     dim = Reference(reference.values * gain, reference.scale * gain)
     return Question(DIM, dim, (dim.values * error).astype(np.complex64), False, TOLERANCE["complex64"])
+
+
+def _one_pixel(reference: Reference, times: float, right: bool) -> Question:
+    """One pixel of all off by a part of its limit, or by a multiple of it: what the limit is, is what counts."""
+    limit = TOLERANCE["complex64"]
+    values = reference.values.copy()
+    where = np.unravel_index(int(np.argmax(reference.scale)), values.shape)
+    values[where] += times * limit * reference.scale[where]
+    return Question(f"one pixel off by {times:g} of its limit", reference, values, right, limit)
+
+
+def _sign(images: Array) -> Question:
+    """A zero of the other sign, where bit for bit is asked."""
+    right, wrong = images.copy(), images.copy()
+    right[0, 0, 0, 0], wrong[0, 0, 0, 0] = complex(0.0, 0.0), complex(0.0, -0.0)
+    reference = Reference(right.astype(np.complex128), np.abs(right.astype(np.complex128)))
+    return Question("a zero of the other sign", reference, wrong, False, 0.0)
 
 
 def _sum(reference: Reference, *, off: float) -> Question:

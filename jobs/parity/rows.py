@@ -26,14 +26,14 @@ def row(adapter: Adapter, mutants: Mapping[str, Mutant], report: Report, threads
     task, raw = report.task, report.raw
     given = adapter.given(task.cell)
     values: Array | None = None
-    judgement = _before_the_judge(adapter, report, given)
+    judgement = before_the_judge(adapter, report, given)
     if judgement is None:
         assert report.output is not None
         values = _values(adapter, report)
-        judgement = _judged(report, given, values)
+        judgement = judged(report, given, values)
     own = None
     if task.role is Role.MUTANT and values is not None:
-        own = _by_its_own_harm(mutants[task.candidate], given, values)
+        own = by_its_own_harm(mutants[task.candidate], given, values)
     seen = report.seen
     told = {
         **identity(adapter.name, task),
@@ -63,7 +63,7 @@ def row(adapter: Adapter, mutants: Mapping[str, Mutant], report: Report, threads
     return told, values
 
 
-def _before_the_judge(adapter: Adapter, report: Report, given: Given) -> Judgement | None:
+def before_the_judge(adapter: Adapter, report: Report, given: Given) -> Judgement | None:
     """What ends the comparison before anything is compared: other inputs first, then no answer."""
     if report.mismatch:
         return Judgement(Verdict.INPUT_MISMATCH, report.mismatch)
@@ -96,7 +96,7 @@ def _values(adapter: Adapter, report: Report) -> Array:
     return adapter.from_program(report.task.cell, values) if report.task.target == PROGRAM else values
 
 
-def _judged(report: Report, given: Given, values: Array) -> Judgement:
+def judged(report: Report, given: Given, values: Array) -> Judgement:
     reference = given.reference
     if given.by_peer:
         if report.peer is None:
@@ -111,7 +111,7 @@ def _judged(report: Report, given: Given, values: Array) -> Judgement:
     return judgement
 
 
-def _by_its_own_harm(mutant: Mutant, given: Given, values: Array) -> bool:
+def by_its_own_harm(mutant: Mutant, given: Given, values: Array) -> bool:
     """A symptom that cannot even be looked for, because the shape is another, is not there."""
     try:
         return bool(mutant.symptom(given, values, given.tolerance))

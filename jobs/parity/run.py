@@ -104,7 +104,7 @@ class _Study:
         try:
             running += [self._start(waiting.pop(0)) for _ in range(slots)]
             # While the first sides import their libraries there is time to examine the judge.
-            for row in gates.sit(self.params, self.adapter.name, first=len(self.tasks)):
+            for row in gates.sit(self.params, self.adapter, first=len(self.tasks)):
                 self._add(row)
             if self.tapped:
                 self._add(gates.sit_of_taps(self.adapter, self.tapped[0], total - 1))
@@ -180,7 +180,7 @@ class _Study:
     def _add(self, row: Row) -> None:
         self.rows.append(row)
         if row["verdict"] in (Verdict.BLOCKED, Verdict.INPUT_MISMATCH):
-            words = row["error"] or row["reason"]
+            words = row["error"] if row["verdict"] == Verdict.BLOCKED and row["error"] else row["reason"]
             self.ctx.log(f"{row['candidate']} {row['case']} {row['batch']}×{row['channels']} {row['verdict']}: {words}")
         left = json.loads(row["left"] or "[]")
         if left:

@@ -9,6 +9,7 @@ from core.errors import CheckCannotFail, JobFailed
 from jobs.parity.words import Role, Verdict
 
 Row = Mapping[str, Any]
+EXAMINATION = "examination"
 
 
 def settle(rows: Sequence[Row], taps: Sequence[Row] = (), batches: Sequence[Row] = ()) -> None:
@@ -51,6 +52,11 @@ def settle(rows: Sequence[Row], taps: Sequence[Row] = (), batches: Sequence[Row]
 def uncaught_controls(rows: Sequence[Row]) -> dict[str, str]:
     """Name -> why, of each known-bad candidate that this run did not catch."""
     uncaught: dict[str, str] = {}
+    # None of them at all would be none that was missed. The examination has known-bad gates, which are no candidates.
+    tried = {r["role"] for r in rows if r["role"] == Role.GATE or r["case"] != EXAMINATION}
+    for role in (Role.MUTANT, Role.GATE) if rows else ():
+        if role not in tried:
+            uncaught[f"no {role}"] = "nothing known to be bad was tried"
     for row in rows:
         if row["role"] == Role.MUTANT and row["verdict"] != Verdict.FAIL:
             uncaught.setdefault(row["candidate"], f"known bad, {row['verdict']} at {_cell(row)}: {row['reason']}")

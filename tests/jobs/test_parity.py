@@ -21,7 +21,8 @@ import pytest
 from pydantic import ValidationError
 
 from core.errors import CheckCannotFail, JobFailed
-from jobs.parity import Params, Parity, dump, exchange, gates, predictions, verdict
+from jobs.parity import Params, Parity, dump, exchange, gates, predictions, verdict, wiring
+from jobs.parity import rows as table
 from jobs.parity.adapter import Inputs
 from jobs.parity.kernels.photographs import photograph
 from jobs.parity.kernels.translation import TOLERANCE, Case, Translation, batch, cells, patches, reference
@@ -220,6 +221,7 @@ def test_the_kind_is_light() -> None:
         ({"backends": "numba", "devices": "cuda"}, "none of numba runs on cuda"),
         ({"devices": "tpu"}, "'tpu' is none of cpu, cuda"),
         ({"kernel": "fcell", "frames": "big"}, "'big' is no pair of numbers"),
+        ({"kernel": "fcell", "frames": "0x0"}, "a frame of 0x0 has no pixel"),
         ({"kernel": "fcell", "frames": "8x8", "pixels": "3x8"}, "the pixel 3x8 lies outside a frame of 8x8"),
         ({"kernel": "fcell", "shapes": "cube"}, "'cube' is none of square, round, gauss, tophat"),
         ({"tolernce": 1}, "Extra inputs are not permitted"),
@@ -457,6 +459,41 @@ def test_a_judge_that_always_says_pass_fails_the_run(tmp_path: Path, monkeypatch
     assert len(ctx.rows) == ctx.expected["rows"]["parity"], "the table is there all the same"
     # Judging happens in this very thread: a breakpoint in the kind stops a debugger.
     assert set(seen) == {(os.getpid(), threading.main_thread())}
+
+
+def reads_the_labels(given: Any) -> Judgement:
+    return judge(given.reference, given.reference.values, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("place", "broken", "found"),
+    [
+        (verdict, {"same_counts": lambda *_: ""}, "the counts"),
+        (table, {"before_the_judge": lambda *_: None}, "compared in spite of"),
+        (
+            table,
+            {"judged": lambda _r, given, _v: verdict.judge(given.reference, given.reference.values, 1.0)},
+            "half too much",
+        ),
+        (table, {"by_its_own_harm": lambda *_: True}, "saw the harm of"),
+        (predictions, {"_reason": lambda *_: ""}, "has collapsed"),
+    ],
+)
+def test_a_run_finds_out_what_around_the_judge_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, broken: dict[str, Any], found: str
+) -> None:
+    ctx = recorder(tmp_path, **SMALL)
+    adapter = Translation(ctx.params, tmp_path, {})
+    assert wiring.examine(adapter) == {}
+    for name, function in broken.items():
+        monkeypatch.setattr(place, name, function)
+    assert any(found in mistake for mistake in wiring.examine(adapter).values())
+
+
+def test_a_run_that_tried_nothing_bad_proves_nothing() -> None:
+    row = {"role": Role.CANDIDATE, "verdict": Verdict.PASS, "candidate": "torch", "case": "mixed"}
+    with pytest.raises(CheckCannotFail, match=r"no mutant .* no gate"):
+        settle([row])
 
 
 def test_a_tolerance_that_lets_a_mutant_pass_fails_the_run(tmp_path: Path) -> None:

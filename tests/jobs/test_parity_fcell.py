@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from core.errors import BadInput, CheckCannotFail, JobFailed
-from jobs.parity import Parity, taps
+from jobs.parity import Parity, taps, wiring
 from jobs.parity.adapter import Given, Inputs, Tapping
 from jobs.parity.kernels import fcell as adapter
 from jobs.parity.kernels.fcell import Fcell, taken
@@ -146,6 +146,24 @@ def test_an_honest_tap_passes(tmp_path: Path) -> None:
     rows = taps.rows(subject, report)
     assert {r["verdict"] for r in rows} == {"pass"}
     settle([], rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "found"),
+    [
+        ("difference", lambda *_: "", "passed with another value"),
+        ("_before", lambda *_: (None, ""), "taps of another input were compared"),
+        ("_moves", lambda *_: iter(()), "tap 4 has no negative control"),
+    ],
+)
+def test_a_run_finds_out_that_its_comparison_of_taps_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, function: Any, found: str
+) -> None:
+    subject = fresh(tmp_path)
+    cell = subject.tapped()[0]
+    assert wiring.examine_taps(subject, cell) == []
+    monkeypatch.setattr(taps, name, function)
+    assert any(found in mistake for mistake in wiring.examine_taps(subject, cell))
 
 
 @pytest.mark.parametrize("tap", range(1, 8))
@@ -310,6 +328,14 @@ def test_a_list_that_cannot_be_used_is_refused_in_one_sentence(tmp_path: Path, t
     with pytest.raises(BadInput) as again:
         fresh_with(tmp_path, path)
     assert sentence in str(again.value)
+
+
+def test_a_list_that_is_no_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    kind = Parity()
+    for path, sentence in ((tmp_path / "gone.hkl", "does not exist"), (tmp_path, "is no file")):
+        with pytest.raises(BadInput, match=sentence) as caught:
+            kind.inputs(kind.Params(**LEAST, hkl=str(path)))
+        assert "\n" not in str(caught.value)
 
 
 def fresh_with(tmp_path: Path, hkl: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 
 from core.errors import JobFailed
-from jobs.parity import Parity
+from jobs.parity import Parity, rows, wiring
+from jobs.parity.adapter import Array, Given
 from jobs.parity.kernels.photographs import coloured
 from jobs.parity.kernels.postfilter import TILE_CASE, Postfilter, weights_of
 from jobs.parity.kernels.postfilter_mutants import SPOILED
 from jobs.parity.rows import row
 from jobs.parity.sides import Report, Task
-from jobs.parity.verdict import judge
+from jobs.parity.verdict import Judgement, Reference, judge
 from jobs.parity.words import Role, Verdict
 from kernels.postfilter import apply
 from tests.jobs.context import Recorder
@@ -110,6 +112,22 @@ def test_tiles_that_differ_by_one_bit_fail(tmp_path: Path) -> None:
         assert row(subject, {}, report, 1)[0]["verdict"] == verdict
     alone = Report(task, tmp_path / "tiled.npy", None, "", {"digest": given.digest})
     assert "nothing to compare itself with" in row(subject, {}, alone, 1)[0]["reason"]
+
+
+def test_a_run_finds_out_that_tiles_are_held_against_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = fresh(tmp_path)
+    assert wiring.examine(subject) == {}
+    right = rows.judged
+    monkeypatch.setattr(rows, "judged", lambda report, *a: right(replace(report, peer=None), *a))
+    assert wiring.examine(subject) == {}, "no peer at all is failed"
+
+    def itself(report: Report, given: Given, values: Array) -> Judgement:
+        return judge(Reference(values, np.abs(values)), values, given.tolerance)
+
+    monkeypatch.setattr(rows, "judged", itself)
+    assert any("half too much" in mistake for mistake in wiring.examine(subject).values())
 
 
 def test_a_tile_that_is_too_small_blocks_its_cell(tmp_path: Path) -> None:

@@ -203,6 +203,38 @@ def test_what_it_made_itself_is_its_own(root: Path) -> None:
 
 
 @kernel
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "os.open(stale, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_TRUNC)",
+        "os.link('mine', stale)",
+        "os.rename(stale + '/', 'mine/')",
+    ],
+)
+def test_to_have_tried_to_make_a_file_is_not_to_have_made_it(root: Path, attempt: str) -> None:
+    """A cache that could not be written anew, and is then read as it was."""
+    stale, name = put(root, "elsewhere", Place.make(root / "a"))
+    script = (
+        "import contextlib, os, sys; stale = sys.argv[1]; open('mine', 'w').close()\n"
+        f"with contextlib.suppress(OSError): {attempt}; sys.exit(3)\n"
+        "open('image.bin', 'wb').write(open(stale, 'rb').read(4))"
+    )
+    candidate = watched(root / "a", [sys.executable, "-c", script, name], Place.make(root / "a"))
+    assert candidate.wait(60) == 0, candidate.tail()
+    assert [f.path for f in candidate.undeclared()] == [str(stale)]
+    assert candidate.left() == ("mine",)
+
+
+@kernel
+def test_a_file_that_it_did_write_anew_is_its_own(root: Path) -> None:
+    stale, name = put(root, "elsewhere", Place.make(root / "a"))
+    script = 'echo a > "$1"; cat "$1"; echo b > new; mv new "$1"; cat "$1"; echo c > "$1"; cat "$1" > image.bin'
+    candidate = watched(root / "a", ["/bin/sh", "-c", script, "sh", name], Place.make(root / "a"))
+    assert candidate.wait(60) == 0, candidate.tail()
+    assert (candidate.undeclared(), candidate.left()) == ((), (str(stale),))
+
+
+@kernel
 def test_what_it_left_elsewhere_is_told_by_its_path(root: Path) -> None:
     script = f"echo x > {root}/home/cache; echo x > ../beside; echo x > gone; rm gone; echo x > a.log"
     candidate = watched(root / "a", ["/bin/sh", "-c", script], outputs=("*.log",))
