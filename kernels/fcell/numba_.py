@@ -33,8 +33,9 @@ _SHAPES = {
     Shape.TOPHAT: numba_exact.TOPHAT,
 }
 
-# A band is the work of one call: long enough that Python does not matter, short enough that threads end together.
-_BAND_ROWS, _BAND_LOOKUPS = 16, 1 << 20
+# A band is the work of one call: long enough that Python, which only one thread runs at a time, does not matter; short
+# enough that threads end together.
+_BAND_ROWS, _BAND_LOOKUPS = 64, 1 << 20
 
 
 def make(threads: int | None = None) -> Callable[[Plan], Simulation]:
@@ -142,8 +143,10 @@ def _over_bands(plan: Plan, band: _Band, threads: int) -> Counts:
     if threads == 1:
         found = [work()]
     else:
-        with ThreadPoolExecutor(threads) as pool:
-            found = [done.result() for done in [pool.submit(work) for _ in range(threads)]]
+        # The caller works too: a thread that only waits has its core, and a new one may be put beside another.
+        with ThreadPoolExecutor(threads - 1) as pool:
+            others = [pool.submit(work) for _ in range(threads - 1)]
+            found = [work(), *(other.result() for other in others)]
     # In the order of the rows, whichever thread had them: the sum of F has the same last digit every time.
     return _counts(plan, reduce(add, met), np.array(found))
 
