@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +13,61 @@ from core.errors import BadInput, NotFound
 Transport = Literal["local", "ssh", "joined"]
 ROLES = ("eval", "train", "sweep", "promote")
 _TRANSPORTS = ("local", "ssh", "joined")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True)
+class EnvironmentConfig:
+    """Where a lane's Python environment comes from, when no interpreter is named.
+
+    Attributes:
+        lock: a requirements file; None: the project's own lock, or what this installation of lab consists of.
+        index: the index that the lane asks; None: the lane asks nobody, the wheels are sent from here.
+        wheels: a folder of wheels to send.
+        base: the interpreter on the lane from which the environment is made.
+    """
+
+    lock: str | None = None
+    index: str | None = None
+    wheels: str | None = None
+    base: str | None = None
+
+
+@dataclass(frozen=True)
+class AdmissionConfig:
+    """How a lane earns its admission.
+
+    Attributes:
+        outlive_s: seconds for which every connection stays closed while the background attempt must live.
+        smoke: a program (with its arguments) for the foreground step; empty: a small built-in one.
+        parity: parameters for the kernel parity probe, in place of those of the probe.
+    """
+
+    outlive_s: int = 120
+    smoke: tuple[str, ...] = ()
+    parity: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RayPorts:
+    """Fixed ports of a joined lane's Ray node, for its firewall."""
+
+    node_manager_port: int = 36010
+    object_manager_port: int = 36011
+    runtime_env_agent_port: int = 36012
+    dashboard_agent_grpc_port: int = 36013
+    dashboard_agent_listen_port: int = 36014
+    metrics_export_port: int = 36015
+    min_worker_port: int = 36100
+    max_worker_port: int = 36199
+
+
+@dataclass(frozen=True)
+class HeadRay:
+    """Where joined lanes find the head's Ray: an address that they reach, and a port of our own."""
+
+    address: str | None = None
+    port: int = 36001
 
 
 @dataclass(frozen=True)
@@ -27,6 +84,11 @@ class LaneConfig:
         resources: exclusive names that it offers (a scorer, a licence).
         roles: what it may be admitted for.
         about: one line for people.
+        root: the folder on the lane in which we keep everything; `~` is the lane user's home.
+        identity: a private key file on the head; password_env: the variable that holds the password (never stored).
+        jump: hosts to go through, as OpenSSH's ProxyJump; None: what the ssh configuration says.
+        ssh_config: the OpenSSH configuration to read; None: the user's own.
+        keepalive_s: seconds between proofs of life; three of them missed, and the link is down.
     """
 
     name: str
@@ -42,6 +104,20 @@ class LaneConfig:
     resources: tuple[str, ...] = ()
     roles: tuple[str, ...] = ROLES
     about: str = ""
+    root: str = "~/.lab-lane"
+    identity: str | None = None
+    password_env: str | None = None
+    jump: str | None = None
+    ssh_config: str | None = None
+    keepalive_s: int = 5
+    environment: EnvironmentConfig = EnvironmentConfig()
+    admission: AdmissionConfig = AdmissionConfig()
+    ray: RayPorts = RayPorts()
+
+    @property
+    def remote(self) -> bool:
+        """Is it reached over ssh?"""
+        return self.transport != "local"
 
 
 @dataclass(frozen=True)
@@ -50,11 +126,13 @@ class Cluster:
 
     Attributes:
         notify: a program with its arguments that is told of news (see lanes/notify.py); empty: nobody is.
+        ray: where joined lanes find the head's Ray.
     """
 
     lanes: tuple[LaneConfig, ...]
     path: Path | None = None
     notify: tuple[str, ...] = field(default=())
+    ray: HeadRay = HeadRay()
 
     def lane(self, name: str) -> LaneConfig:
         """The lane called `name`. Raises NotFound, naming those there are."""
@@ -80,6 +158,22 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "resources": list,
     "roles": list,
     "about": str,
+    "root": str,
+    "identity": str,
+    "password_env": str,
+    "jump": str,
+    "ssh_config": str,
+    "keepalive_s": int,
+}
+_OF_ENVIRONMENT: dict[str, type] = {"lock": str, "index": str, "wheels": str, "base": str}
+_OF_ADMISSION: dict[str, type] = {"outlive_s": int, "smoke": list, "parity": dict}
+_OF_HEAD_RAY: dict[str, type] = {"address": str, "port": int}
+_PORTS: dict[str, type] = dict.fromkeys(RayPorts.__dataclass_fields__, int)
+# Settings that are mappings themselves: what may be in them, and what they become.
+_GROUPS: dict[str, tuple[dict[str, type], Callable[..., Any]]] = {
+    "environment": (_OF_ENVIRONMENT, EnvironmentConfig),
+    "admission": (_OF_ADMISSION, AdmissionConfig),
+    "ray": (_PORTS, RayPorts),
 }
 
 
@@ -106,13 +200,15 @@ def load(path: Path | None) -> Cluster:
         raise BadInput(f"{path}:{line}: this is not YAML ({problem})", hint="correct that line") from error
     if root is None:
         raise BadInput(f"{path}:1: the file is empty", hint="`lab init` writes a working one")
-    top = _mapping(path, root, "the file", {"lanes", "notify"})
+    top = _mapping(path, root, "the file", {"lanes", "notify", "ray"})
     if "lanes" not in top:
         raise BadInput(f"{path}:1: there are no `lanes:`", hint="`lab init` writes a working file")
     lanes = [_lane(path, name, node) for name, node in _mapping(path, top["lanes"], "`lanes`", None).items()]
     if not lanes:
         raise BadInput(f"{path}:{top['lanes'].start_mark.line + 1}: `lanes` is empty", hint="declare at least one")
-    return Cluster(tuple(lanes), path, _notify(path, top["notify"]) if "notify" in top else ())
+    notify = _notify(path, top["notify"]) if "notify" in top else ()
+    ray = _group(path, "ray", top["ray"], "`ray`", _OF_HEAD_RAY, HeadRay) if "ray" in top else HeadRay()
+    return Cluster(tuple(lanes), path, notify, ray)
 
 
 def _notify(path: Path, node: Any) -> tuple[str, ...]:
@@ -134,8 +230,17 @@ def _lane(path: Path, name: str, node: Any) -> LaneConfig:
     if isinstance(node, yaml.ScalarNode) and not node.value:
         nodes: dict[str, Any] = {}
     else:
-        nodes = _mapping(path, node, f"lane {name!r}", set(_FIELDS))
+        nodes = _mapping(path, node, f"lane {name!r}", set(_FIELDS) | set(_GROUPS))
+    if not _NAME.fullmatch(name):
+        raise BadInput(
+            f"{path}:{node.start_mark.line + 1}: {name!r} cannot be the name of a lane",
+            hint="letters, digits, `.`, `_` and `-`, beginning with a letter or digit, at most 63",
+        )
     for key, child in nodes.items():
+        if key in _GROUPS:
+            known, make = _GROUPS[key]
+            fields[key] = _group(path, key, child, f"`{key}` of lane {name!r}", known, make)
+            continue
         value = _value(path, key, child, _FIELDS[key])
         line = child.start_mark.line + 1
         if isinstance(value, int) and value < (0 if key == "gpus" else 1):
@@ -160,6 +265,19 @@ def _lane(path: Path, name: str, node: Any) -> LaneConfig:
             hint="name the machine",
         )
     return lane
+
+
+def _group(path: Path, key: str, node: Any, what: str, known: dict[str, type], make: Callable[..., Any]) -> Any:
+    fields: dict[str, Any] = {}
+    for name, child in _mapping(path, node, what, set(known)).items():
+        value = _value(path, f"{key}.{name}", child, known[name])
+        if isinstance(value, int) and value < 0:
+            line = child.start_mark.line + 1
+            raise BadInput(f"{path}:{line}: `{key}.{name}` is {value}", hint="give a positive number")
+        if name.endswith("port") and not 0 < value < 65536:
+            raise BadInput(f"{path}:{child.start_mark.line + 1}: `{key}.{name}` is {value}, no port")
+        fields[name] = tuple(str(v) for v in value) if isinstance(value, list) else value
+    return make(**fields)
 
 
 def _mapping(path: Path, node: Any, what: str, allowed: set[str] | None) -> dict[str, Any]:
@@ -189,6 +307,6 @@ def _value(path: Path, key: str, node: Any, want: type | tuple[type, ...]) -> An
 
     value = yaml.SafeLoader("").construct_object(node, deep=True)
     if not isinstance(value, want) or isinstance(value, bool):
-        name = {str: "text", int: "a whole number", list: "a list"}[want]  # type: ignore[index]
+        name = {str: "text", int: "a whole number", list: "a list", dict: "a mapping"}[want]  # type: ignore[index]
         raise BadInput(f"{path}:{node.start_mark.line + 1}: `{key}` must be {name}, not {value!r}")
     return value

@@ -29,6 +29,7 @@ class Needs(_Frozen):
         resources: exclusive names; on one lane two attempts never hold the same one at once.
         lane: only this lane will do.
         role: what the lane must be admitted for.
+        admission: it is a step of the ladder of `lane`, which need not be admitted yet.
     """
 
     cores: int = Field(1, ge=1, le=4096)
@@ -38,6 +39,7 @@ class Needs(_Frozen):
     resources: tuple[str, ...] = ()
     lane: str | None = None
     role: Literal["eval", "train", "sweep", "promote"] = "eval"
+    admission: bool = False
 
     @property
     def device(self) -> str:
@@ -60,14 +62,15 @@ class Limits(_Frozen):
 
 
 class InputFile(_Frozen):
-    """One declared input, by content."""
+    """One declared input, by content. `lane`: it lies there, at `path` on that lane, and was hashed there."""
 
     name: str
-    path: str  # absolute, on the head
+    path: str  # absolute, on the head (or on `lane`)
     dest: str | None = None  # below work/, or None: only below inputs/
     sha256: str
     size: int
     tree: bool = False  # a folder: sha256 is over its sorted listing of names and digests
+    lane: str | None = None
 
 
 class CodeRef(_Frozen):

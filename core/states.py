@@ -49,6 +49,8 @@ class Cause(StrEnum):
     RUNNER_DIED = "runner-died"  # the attempt's supervisor was killed
     LANE_REBOOTED = "lane-rebooted"
     START_LOST = "start-lost"  # placed, but it never began
+    UNREACHABLE = "unreachable"  # its lane was out of reach for longer than the job allows, or was given up
+    LANE_REFUSED = "lane-refused"  # what it needs cannot be sent to the lane
     SETUP = "setup"  # working folder, inputs or interpreter could not be made ready
     STALE_INPUT = "stale-input"  # an input is not what it was when the job was submitted
     MEMORY = "memory"  # above its memory grant
@@ -68,6 +70,8 @@ DEFAULT_RETRIES: dict[Cause, int] = {
     Cause.RUNNER_DIED: 3,
     Cause.LANE_REBOOTED: 10,
     Cause.START_LOST: 5,
+    Cause.UNREACHABLE: 10,
+    Cause.LANE_REFUSED: 2,
     Cause.HOST_MEMORY: 1,
     Cause.DISK_FULL: 1,
     Cause.BAD_SEAL: 1,
@@ -79,7 +83,25 @@ class LaneState(StrEnum):
     UP = "up"
     UNREACHABLE = "unreachable"  # link state, never job state
     DRAINING = "draining"
+    QUARANTINED = "quarantined"  # it misbehaved: nothing is placed on it until it is admitted again
     DOWN = "down"
+
+
+class Rung(StrEnum):
+    """The ladder of admission, lowest first. Each is climbed with evidence, or not at all."""
+
+    REACHABLE = "reachable"
+    TRUSTED = "trusted"  # its host key is known, and it is the one that answers
+    AUTHENTICATED = "authenticated"
+    PYTHON = "python"  # an agent runs there: Python, a folder of ours, one head
+    ENVIRONMENT = "environment"  # made, or matched
+    DEVICE = "device"  # what is declared is there, and free
+    DISK = "disk"
+    TRANSFER = "transfer"  # code and inputs arrive and hash equal
+    SMOKE = "smoke"  # one real step in the foreground
+    PARITY = "parity"  # kernels against the float64 oracle, with a negative control that must fail
+    OUTLIVES = "outlives"  # an attempt in the background lives on while every connection is closed
+    RETURNS = "returns"  # its artifacts come back and verify
 
 
 class Cond(StrEnum):
@@ -103,10 +125,14 @@ class EventKind(StrEnum):
     DRAIN_ASKED = "drain-asked"
     RESUME_ASKED = "resume-asked"
     DOWN_ASKED = "down-asked"
+    LANE_ASKED = "lane-asked"  # probe, admit, down, data, ...: the controller answers each by itself
     # From here on the controller alone.
     CONTROLLER_UP = "controller-up"
     CONTROLLER_DOWN = "controller-down"
     LANE = "lane"
+    LANE_ANSWERED = "lane-answered"
+    RUNG = "rung"  # a rung of the ladder was climbed, or not
+    ADMITTED = "admitted"  # a role was granted to a lane, or taken from it
     HELD = "held"
     RELEASED = "released"
     PLACED = "placed"
@@ -136,5 +162,6 @@ REQUEST_EVENTS = frozenset(
         EventKind.DRAIN_ASKED,
         EventKind.RESUME_ASKED,
         EventKind.DOWN_ASKED,
+        EventKind.LANE_ASKED,
     }
 )

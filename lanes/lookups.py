@@ -133,7 +133,8 @@ def lane_wishes(conn: sqlite3.Connection) -> list[tuple[str, str, str]]:
 def is_asked(conn: sqlite3.Connection) -> bool:
     """Is there any wish of a person: about a job, a lane, or the controller itself?"""
     sql = """SELECT EXISTS(SELECT 1 FROM job_state WHERE wish IS NOT NULL)
-             OR EXISTS(SELECT 1 FROM lane WHERE wish IS NOT NULL) OR EXISTS(SELECT 1 FROM down_wish)"""
+             OR EXISTS(SELECT 1 FROM lane WHERE wish IS NOT NULL) OR EXISTS(SELECT 1 FROM down_wish)
+             OR EXISTS(SELECT 1 FROM lane_ask WHERE answered IS NULL)"""
     return bool(conn.execute(sql).fetchone()[0])
 
 

@@ -108,6 +108,18 @@ APPLY: dict[str, tuple[str, ...]] = {
         ON CONFLICT(name) DO UPDATE SET state = excluded.state, reason = excluded.reason, wish = NULL,
             data = coalesce(nullif(excluded.data, '{{}}'), lane.data)""",
     ),
+    K.LANE_ASKED: (f"INSERT INTO lane_ask(seq, lane, what) SELECT e.seq, e.lane, e.data ->> '$.what' FROM {_E}",),
+    K.LANE_ANSWERED: (f"UPDATE lane_ask SET answered = e.seq FROM {_E} WHERE lane_ask.seq = e.data ->> '$.ask'",),
+    K.RUNG: (
+        f"""INSERT OR REPLACE INTO rung(lane, role, rung, ok, seq)
+        SELECT e.lane, coalesce(e.data ->> '$.role', ''), {_get("rung", "ok")}, e.seq FROM {_E} WHERE true""",
+    ),
+    K.ADMITTED: (
+        f"""INSERT OR REPLACE INTO admitted(lane, role, seq)
+        SELECT e.lane, e.data ->> '$.role', e.seq FROM {_E} WHERE e.data ->> '$.ok'""",
+        f"""DELETE FROM admitted WHERE EXISTS(SELECT 1 FROM {_E} WHERE e.lane = admitted.lane
+        AND e.data ->> '$.role' = admitted.role AND NOT e.data ->> '$.ok')""",
+    ),
     K.HELD: (f"UPDATE job_state AS job SET state = 'held', wish = NULL FROM {_E} WHERE {_ITS_LIVING_JOB}",),
     K.RELEASED: (f"UPDATE job_state AS job SET state = 'queued', wish = NULL FROM {_E} WHERE {_ITS_LIVING_JOB}",),
     K.PLACED: (

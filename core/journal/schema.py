@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 # Bump with a migration below and a checked-in journal of the old version under tests/core/journals/.
-VERSION = 4
+VERSION = 5
 
 EVENT_TABLE = """
 CREATE TABLE event(
@@ -158,6 +158,16 @@ CREATE TABLE lane(
     wish   TEXT,
     data   TEXT NOT NULL DEFAULT '{}'
 ) WITHOUT ROWID;
+-- The newest word on each rung of a lane's ladder (role '': the rungs that all roles share), and the roles it has.
+CREATE TABLE rung(
+    lane TEXT NOT NULL, role TEXT NOT NULL, rung TEXT NOT NULL, ok INTEGER NOT NULL, seq INTEGER NOT NULL,
+    PRIMARY KEY(lane, role, rung)
+) WITHOUT ROWID;
+CREATE TABLE admitted(lane TEXT NOT NULL, role TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(lane, role))
+    WITHOUT ROWID;
+-- What was asked of the controller about a lane, by the seq of the asking event, and the event that answered it.
+CREATE TABLE lane_ask(seq INTEGER PRIMARY KEY, lane TEXT NOT NULL, what TEXT NOT NULL, answered INTEGER);
+CREATE INDEX lane_ask_open ON lane_ask(seq) WHERE answered IS NULL;
 CREATE TABLE controller(
     id   INTEGER PRIMARY KEY CHECK(id = 1),
     data TEXT NOT NULL,
@@ -177,6 +187,9 @@ STATE_TABLE_NAMES = (
     "part",
     "discarded",
     "lane",
+    "rung",
+    "admitted",
+    "lane_ask",
     "controller",
     "down_wish",
 )
@@ -212,7 +225,8 @@ def migrate(conn: sqlite3.Connection, version: int) -> None:
     Events are the truth, so a migration rewrites events only where their meaning changed; the state tables are
     rebuilt by replay. Version 2 added what an attempt used (cpu_s, max_rss_mb); older events simply do
     not have it. Version 3 made `job` and `attempt` views over short rows and
-    the events that they come from.
+    the events that they come from. Version 5 added the ladder of admission and what is asked about lanes; older
+    journals have no such events.
     """
     from core.journal.apply import replay
 

@@ -503,6 +503,18 @@ def test_an_older_journal_is_migrated_and_a_copy_kept(home: Home) -> None:
             if version >= 4:
                 assert query.sweep_counts(journal.conn, 6) == {JobState.SUCCEEDED: 2, JobState.FAILED: 1}
                 assert query.payload(journal.conn, query.parts(journal.conn, table="kernel")[0].id) == b"abc"
+            if version >= 5:
+                assert query.admitted(journal.conn) == {"mini": {"eval"}}
+                assert [(r.rung, r.ok) for r in query.rungs(journal.conn, "mini")] == [
+                    ("reachable", True),
+                    ("parity", False),
+                ]
+                asked = query.open_asks(journal.conn)
+                assert [a.what for a in asked] == ["probe"]
+                first = query.ask(journal.conn, asked[0].seq - 7)
+                assert first is not None
+                assert first.answer is not None
+                assert first.answer["message"] == "not admitted"
             assert journal.conn.execute("PRAGMA user_version").fetchone()[0] == schema.VERSION
         if version < schema.VERSION:
             assert list(old.backups.glob("before-version-*.db"))

@@ -12,6 +12,7 @@ from core.journal.query.evidence import (
     spec_of,
 )
 from core.journal.query.jobs import counts, dependencies, dependents, job, jobs, queue, wishes
+from core.journal.query.lanes import AskRow, RungRow, admitted, ask, open_asks, rungs
 from core.journal.query.rows import Attempt, Batch, EventRow, Job, Lane, Part, Sweep
 from core.journal.query.sweeps import (
     batch_of,
@@ -26,13 +27,17 @@ from core.journal.query.sweeps import (
 )
 
 __all__ = [
+    "AskRow",
     "Attempt",
     "Batch",
     "EventRow",
     "Job",
     "Lane",
     "Part",
+    "RungRow",
     "Sweep",
+    "admitted",
+    "ask",
     "attempts",
     "batch_of",
     "cells",
@@ -48,11 +53,13 @@ __all__ = [
     "jobs",
     "lanes",
     "members",
+    "open_asks",
     "open_attempts",
     "open_batches",
     "parts",
     "payload",
     "queue",
+    "rungs",
     "spec_of",
     "sweep",
     "sweep_counts",
