@@ -12,7 +12,7 @@ from core.journal.query.evidence import (
     spec_of,
 )
 from core.journal.query.jobs import counts, dependencies, dependents, job, jobs, queue, wishes
-from core.journal.query.lanes import AskRow, RungRow, admitted, ask, open_asks, rungs
+from core.journal.query.ladder import AskRow, RungRow, admitted, ask, open_asks, rungs
 from core.journal.query.rows import Attempt, Batch, EventRow, Job, Lane, Part, Sweep
 from core.journal.query.sweeps import (
     batch_of,
