@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint types check bench clean
+.PHONY: help setup demo test test-long lint types check lab-net bench clean
 
 help:            ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -48,6 +48,10 @@ types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
 check: lint types test  ## what CI runs
+
+DIR ?= lab-net
+lab-net: $(READY) ## three unequal test lanes to play with, until Ctrl-C (needs root; DIR=folder for their cluster.yaml)
+	@$(BIN)/python -m tests.netlab.play '$(DIR)'
 
 bench: $(READY)  ## ratios against named peers, on this machine
 	$(BIN)/python -m benchmarks.spine

@@ -92,6 +92,11 @@ class Home:
     def lanes(self) -> Path:
         return self.path / "lanes"
 
+    @property
+    def known_hosts(self) -> Path:
+        """The host keys of lanes that somebody has looked at and trusted."""
+        return self.path / "known_hosts"
+
     # Files that may be thrown away.
 
     @property

@@ -18,12 +18,14 @@ from typing import Any
 
 from core.home import Home
 
-_VERSION = 2  # PRAGMA user_version: a file of any other is thrown away
+_VERSION = 3  # PRAGMA user_version: a file of any other is thrown away
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS beat(
     job INTEGER, attempt INTEGER, phase TEXT, beat INTEGER, changed REAL, data TEXT,
     PRIMARY KEY(job, attempt)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS lane(name TEXT PRIMARY KEY, seen REAL, data TEXT) WITHOUT ROWID;
+-- `seen`: when it last said something; `link`: what is known of the way to it.
+CREATE TABLE IF NOT EXISTS lane(
+    name TEXT PRIMARY KEY, seen REAL, data TEXT, link TEXT NOT NULL DEFAULT '{}') WITHOUT ROWID;
 -- A step row is known by the byte at which it begins in metrics.jsonl: told twice, it is still there once.
 CREATE TABLE IF NOT EXISTS metric(
     job INTEGER, attempt INTEGER, pos INTEGER, data TEXT, PRIMARY KEY(job, attempt, pos)) WITHOUT ROWID;
@@ -183,7 +185,19 @@ class LiveWriter:
     def lane(self, name: str, info: dict[str, Any]) -> None:
         with contextlib.suppress(TypeError, ValueError):
             row = (name, time.monotonic(), json.dumps(info))
-            self._do(lambda conn: conn.execute("INSERT OR REPLACE INTO lane VALUES(?,?,?)", row))
+            sql = """INSERT INTO lane(name, seen, data) VALUES(?,?,?)
+                     ON CONFLICT(name) DO UPDATE SET seen = excluded.seen, data = excluded.data, link = '{}'"""
+            self._do(lambda conn: conn.execute(sql, row))
+
+    def link(self, name: str, link: dict[str, Any]) -> None:
+        """The way to a lane is down: what is known of it. `age_s`, if there is one, says since when."""
+        with contextlib.suppress(TypeError, ValueError):
+            age = link.get("age_s")
+            seen = None if age is None else time.monotonic() - float(age)
+            row = (name, seen, json.dumps(link))
+            sql = """INSERT INTO lane(name, seen, data, link) VALUES(?,?,'{}',?)
+                     ON CONFLICT(name) DO UPDATE SET link = excluded.link, seen = coalesce(excluded.seen, lane.seen)"""
+            self._do(lambda conn: conn.execute(sql, row))
 
     def forget(self, job: int, attempt: int) -> None:
         """The attempt has ended. Its step rows stay until there are too many attempts with some."""
@@ -276,9 +290,15 @@ def metric_rows(home: Home, job: int, attempt: int, *, after: int = -1) -> list[
 
 
 def read_lanes(home: Home) -> dict[str, dict[str, Any]]:
-    """The last probe of each lane, with `age_s`."""
+    """The last probe of each lane, with `age_s` (None: it has not said anything since the head's boot), and with `link`:
+    empty while the lane answers, else what is known of the way to it (error, refused, tries, address)."""
+    same_boot = [r[0] for r in _read(home, "SELECT boot FROM boot")] == [boot_id()]
     now = time.monotonic()
     return {
-        name: {**json.loads(data), "age_s": max(0.0, now - seen)}
-        for name, seen, data in _read(home, "SELECT name, seen, data FROM lane")
+        name: {
+            **json.loads(data),
+            "age_s": max(0.0, now - seen) if seen is not None and same_boot else None,
+            "link": json.loads(link),
+        }
+        for name, seen, data, link in _read(home, "SELECT name, seen, data, link FROM lane")
     }

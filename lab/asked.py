@@ -32,7 +32,7 @@ class Request:
     Attributes:
         params: values, or words of the command line (read as YAML) unless `literal`.
         needs, limits: as `core.spec.Needs` and `Limits`; memory and times may be words such as `2G`, `90s`.
-        inputs: `[NAME=]PATH[:DEST]`, relative to where the submit is made.
+        inputs: `[NAME=]PATH[:DEST]`, relative to where the submit is made; `[NAME=]LANE:/PATH[:DEST]` on that lane.
         code: the code root; None: the repository around, or the folder itself; "none": no code.
         after: `ok:ID`, `any:ID`, `ID`; in a jobs file also names.
         idem: `--key`: the same key is never submitted twice.
@@ -42,6 +42,7 @@ class Request:
         words: of axes that were typed, axis -> its values as typed (tried where the value read as YAML does not fit).
         at_once: how many cells may run at the same time; None: as many as fit.
         max_fails: once more cells than this have failed, no further one starts.
+        admission: it is a step of the ladder of the lane that it needs; only `lab lane admit` asks for that.
     """
 
     kind: str
@@ -71,10 +72,16 @@ class Request:
     words: Mapping[str, Sequence[str]] = field(default_factory=dict)
     at_once: int | None = None
     max_fails: int | None = None
+    admission: bool = False
 
 
-def read_needs(given: Mapping[str, Any]) -> Needs:
+def read_needs(given: Mapping[str, Any], *, admission: bool = False) -> Needs:
+    """The needs that were asked for. `admission`: of a step of a lane's ladder, which nobody can ask for by hand."""
     values = dict(given)
+    if "admission" in values:
+        raise BadInput("the needs have no `admission`", hint="`lab lane admit NAME` submits what a lane's ladder needs")
+    if admission:
+        values["admission"] = True
     if isinstance(values.get("memory_mb"), str):
         values["memory_mb"] = memory_mb(values["memory_mb"], "memory_mb")
     return _model(Needs, values, "the needs")
@@ -142,7 +149,7 @@ def read_unreachable(word: str) -> str:
     head, _, length = word.partition(":")
     if head != "requeue-after":
         raise BadInput(f"on_unreachable is {word!r}", hint="give wait, or requeue-after:2h")
-    return f"requeue-after:{duration(length, 'requeue-after'):g}s"
+    return f"requeue-after:{duration(length, 'requeue-after'):.15g}"
 
 
 def read_env(given: Mapping[str, str]) -> dict[str, str]:

@@ -6,27 +6,17 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from core.errors import LabError
 from core.home import Home, refuse_unsafe_filesystem
+from lab import tools
+from lab.tools import Check
 
-Verdict = Literal["ok", "warn", "fail"]
+__all__ = ["Check", "all_checks"]
 
 _LEAST_DISK = 1 << 30
 _LONGEST_SOCKET = 107
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding. `hint` says what to do when it is not ok."""
-
-    name: str
-    verdict: Verdict
-    said: str
-    hint: str = ""
 
 
 def all_checks(home: Home) -> Iterator[Check]:
@@ -42,19 +32,24 @@ def all_checks(home: Home) -> Iterator[Check]:
         ("sockets", _sockets),
         ("kinds", _kinds),
         ("ray", _ray),
+        ("git", tools.git),
+        ("ssh", tools.ssh),
+        ("gpu", tools.gpu),
+        ("installer", tools.installer),
     )
     for name, check in checks:
-        try:
-            yield check(home)
-        except LabError as error:
-            yield Check(name, "fail", error.message, error.hint)
-        except Exception as error:
-            yield Check(
-                name,
-                "fail",
-                f"the check itself failed ({type(error).__name__}: {error})",
-                "report this: it is a bug of lab",
-            )
+        yield from _guarded(name, lambda c=check: [c(home)])  # type: ignore[misc]
+    yield from _guarded("lanes", lambda: tools.lanes(home))
+
+
+def _guarded(name: str, work: Callable[[], list[Check]]) -> list[Check]:
+    try:
+        return work()
+    except LabError as error:
+        return [Check(name, "fail", error.message, error.hint)]
+    except Exception as error:
+        said = f"the check itself failed ({type(error).__name__}: {error})"
+        return [Check(name, "fail", said, "report this: it is a bug of lab")]
 
 
 def _python(_home: Home) -> Check:
@@ -235,18 +230,17 @@ def _kinds(_home: Home) -> Check:
 
 def _ray(_home: Home) -> Check:
     """Importing Ray in this process would cost a second and memory: its metadata and a child process tell as much."""
-    import subprocess
-
     try:
         version = importlib.metadata.version("ray")
     except importlib.metadata.PackageNotFoundError:
         return Check("ray", "fail", "Ray is not installed", "pip install 'ray>=2.60,<2.61'")
     if not version.startswith("2.60."):
         return Check("ray", "warn", f"Ray {version}; lab is tried with 2.60", "pip install 'ray>=2.60,<2.61'")
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", "import ray"], capture_output=True, text=True, timeout=120, check=False
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return Check("ray", "fail", f"Ray {version} cannot be imported: {last}", "reinstall it")
+    ran = tools.run([sys.executable, "-P", "-c", "import ray; print(ray.__version__)"], within_s=120)
+    if not ran.ok:
+        return Check("ray", "fail", f"Ray {version} cannot be imported: {ran.line}", "reinstall it")
+    if ran.line != version:
+        return Check(
+            "ray", "warn", f"Ray {version} is installed, and {ran.line} is imported", "see what is on PYTHONPATH"
+        )
     return Check("ray", "ok", f"Ray {version}")

@@ -52,15 +52,21 @@ COMMANDS: Mapping[str, Entry] = {
     "verify": Entry("lab.commands.verify", "Re-hash results and compare with what was sealed.", _RESULTS),
     "gc": Entry("lab.commands.gc", "Remove leftovers, old attempts and, if asked for, old results.", _RESULTS),
     "lanes": Entry("lab.commands.lanes", "Show the lanes and what runs on them.", _MACHINES),
-    "lane": Entry("lab.commands.lane", "Drain or resume one lane.", _MACHINES, group=True),
+    "lane": Entry("lab.commands.lane", "Add, trust, admit, drain or give up one lane.", _MACHINES, group=True),
     "up": Entry("lab.commands.up", "Start the controller.", _MACHINES),
     "down": Entry("lab.commands.down", "Stop the controller; attempts go on.", _MACHINES),
     "doctor": Entry("lab.commands.doctor", "Check this installation and home; recover a journal.", _MACHINES),
 }
 
 LANE_COMMANDS: Mapping[str, Entry] = {
-    "drain": Entry("lab.commands.lane_drain", "Place nothing more on a lane, for a reason."),
-    "resume": Entry("lab.commands.lane_resume", "Place attempts on a drained lane again."),
+    "add": Entry("lab.commands.lane_add", "Declare a lane in cluster.yaml.", "First contact"),
+    "trust": Entry("lab.commands.lane_trust", "Show a lane's host key and keep it.", "First contact"),
+    "probe": Entry("lab.commands.lane_probe", "Connect to a lane and look at it closely.", "First contact"),
+    "provision": Entry("lab.commands.lane_provision", "Make a lane's Python environment.", "First contact"),
+    "admit": Entry("lab.commands.lane_admit", "Let a lane climb its ladder, and earn its roles.", "First contact"),
+    "drain": Entry("lab.commands.lane_drain", "Place nothing more on a lane, for a reason.", "Later"),
+    "resume": Entry("lab.commands.lane_resume", "Place attempts on a drained lane again.", "Later"),
+    "down": Entry("lab.commands.lane_down", "Give a lane up; what runs there goes elsewhere.", "Later"),
 }
 
 EPILOG = """\
@@ -288,6 +294,15 @@ def _own_options(
             "--show-completion", help="Show this shell's completion.", callback=_show_completion, expose_value=False
         ),
     ] = False,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            "--head",
+            metavar="HOST[:FOLDER]",
+            help="Run the command on the lab's head, over ssh [$LAB_HEAD].",
+            expose_value=False,
+        ),
+    ] = None,
     install: Annotated[
         bool,
         typer.Option(

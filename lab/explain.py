@@ -55,6 +55,7 @@ def explain(home: Home, conn: sqlite3.Connection, job_id: int) -> Explanation:
     if job.undeclared:
         details.append(_undeclared(conn, job))
     details += _attempts(conn, job)
+    details += _on_a_lane(spec)
     nearest, missed = _missed(home, conn, job, spec)
     return Explanation(job.id, job.state, sentence, details + missed, lane, nearest)
 
@@ -69,6 +70,12 @@ def _sweep(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any])
         nearest, missed = _missed(home, conn, first[0], own, before=job.id)
         details += [f"cell {cell_name(first[0])}: {said}" for said in missed]
     return Explanation(job.id, job.state, why_sweep(home, conn, job), details, None, nearest)
+
+
+def _on_a_lane(spec: dict[str, Any]) -> list[str]:
+    """Inputs that are not sent: why no other lane will do."""
+    found = [i for i in spec["inputs"] if i.get("lane")]
+    return [f"its input {i['name']} lies on {i['lane']} ({i['path']}): it can only run there" for i in found]
 
 
 def _so_far(home: Home, conn: sqlite3.Connection, job: Job) -> str:

@@ -12,6 +12,7 @@ from core.digests import Digests
 from core.errors import BadInput
 from core.fsio import safe_join
 from core.spec import InputFile
+from lab.resident import Look, Resident, hashed
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,18 @@ def declared_inputs(words: Iterable[str], place: Place, digests: Digests, *, int
         _safe(name or path.name, f"the name of the input {word!r}")
         out.append(_hashed(name or path.name, path, rel, digests, word))
     return out
+
+
+def lane_inputs(items: Iterable[Resident], place: Place, look: Look, *, into_work: bool) -> list[InputFile]:
+    """The inputs that lie on a lane, hashed there. Where they go is as with `declared_inputs`."""
+
+    def dest_of(name: str | None, base: str, dest: str | None) -> str | None:
+        _safe(name or base, "the name of an input")
+        if dest is None and not into_work:
+            return None
+        return _inside_work(dest or name or base, place, f"the input {name or base!r}")
+
+    return [hashed(item, look, dest_of) for item in items]
 
 
 def kind_inputs(found: Mapping[str, Path], place: Place, digests: Digests) -> list[InputFile]:

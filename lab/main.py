@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if foreign is not None:
             _complain_of_foreign(*foreign, as_json=_wants_json(args))
             return _BAD_INPUT
-        return _run(args)
+        return _run(args) if not _is_for_the_head(args) else _run_on_the_head(args)
     except KeyboardInterrupt:  # so early that there is no face yet
         sys.stderr.write("lab: interrupted\n")
         return _INTERRUPTED
@@ -60,6 +60,30 @@ def _complain_of_foreign(name: str, file: str, *, as_json: bool) -> None:
         sys.stdout.write(json.dumps({"schema": "lab.error/1", **body}) + "\n")
     else:
         sys.stderr.write(f"lab: {message}; {hint}\n")
+
+
+def _is_for_the_head(args: Sequence[str]) -> bool:
+    """Could it be? Said without loading anything."""
+    return bool(os.environ.get("LAB_HEAD")) or any(a == "--head" or a.startswith("--head=") for a in args)
+
+
+def _run_on_the_head(args: list[str]) -> int:
+    from core.errors import LabError
+    from lab import head
+
+    try:
+        where, rest = head.asked(args, os.environ)
+        if where is not None:
+            return head.run(where, rest)
+    except LabError as error:
+        from lab.session import new_session
+
+        here = new_session()
+        if _wants_json(args):
+            here.use_json()
+        here.out.failed(error.slug, error.message, error.hint, error.exit_code)
+        return error.exit_code
+    return _run(rest)
 
 
 def _run(args: list[str]) -> int:

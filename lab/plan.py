@@ -17,6 +17,7 @@ from lab.answers import answer_in_cache
 from lab.cache import look_up
 from lab.ordering import in_order
 from lab.planning import Prepared, PreparedSweep, Preparer, Request
+from lab.resident import Lanes
 from lab.studies import unfold
 from lanes.ledger import LaneBook
 from lanes.placement import Wanted, can_ever, place, shortage
@@ -72,7 +73,7 @@ def plan(home: Home, requests: Sequence[Request], *, cwd: Path) -> list[Planned]
     """
     journal = Journal.open(home, Role.READER) if home.journal.exists() else None
     try:
-        with Preparer(home, cwd, journal) as preparer:
+        with Preparer(home, cwd, journal, lanes=Lanes(home, start=False)) as preparer:
             prepared = [preparer.prepare(r) for r in unfold(preparer, requests)]
             in_order(prepared)
             conn = journal.conn if journal else None

@@ -26,11 +26,11 @@ from core.kindcode import look_at_kind
 from core.snapshot import Snapshot, git_ignores, look_at_root
 from core.spec import InputFile, JobSpec, key_of, sweep_key
 from core.states import Cond
-from lab import asked
+from lab import asked, resident
 from lab.asked import Request
 from lab.capacity import lane_books, refuse_impossible
 from lab.cells import Cells, expand
-from lab.files import Place, declared_inputs, kind_inputs, names_below, read_prefixes, refuse_twins
+from lab.files import Place, declared_inputs, kind_inputs, lane_inputs, names_below, read_prefixes, refuse_twins
 from lab.params import check
 from lanes.ledger import LaneBook
 
@@ -101,8 +101,11 @@ class _Frame:
 class Preparer:
     """Prepares the requests of one submit: kinds, code and lanes are looked at once for all of them."""
 
-    def __init__(self, home: Home, cwd: Path, journal: Journal | None = None) -> None:
+    def __init__(
+        self, home: Home, cwd: Path, journal: Journal | None = None, *, lanes: resident.Lanes | None = None
+    ) -> None:
         self.home = home
+        self.lanes = lanes or resident.Lanes(home)
         self.cwd = Path(os.path.abspath(cwd))
         self.cluster = cluster.load(home.cluster_file)
         self.books: dict[str, LaneBook] = lane_books(self.cluster, journal.conn if journal is not None else None)
@@ -122,7 +125,7 @@ class Preparer:
         self.digests.close()
 
     def prepare(self, request: Request) -> Prepared | PreparedSweep:
-        """Check everything that can be checked before the job exists. Writes nothing.
+        """Check everything that can be checked before the job exists. Writes nothing (but asks lanes for their data).
 
         Raises:
             LabError: one sentence, with `request.where` in front of it when there is one.
@@ -190,7 +193,9 @@ class Preparer:
 
     def _frame(self, request: Request, kind: Kind) -> _Frame:
         # Cheap checks first, so that a typing error is not found after a gigabyte was hashed.
-        needs = asked.read_needs({**kind.needs, **request.needs})
+        needs = asked.read_needs({**kind.needs, **request.needs}, admission=request.admission)
+        here, there = resident.split(request.inputs, self.cwd, self.cluster)
+        needs = resident.bound(needs, there)
         refuse_impossible(self.cluster, self.books, needs)
         limits = asked.read_limits(request.limits)
         expect = asked.read_expect(request.expect, kind)
@@ -202,7 +207,8 @@ class Preparer:
         packages = self._versions(kind)
         asked.refuse_odd(request)
         place, user_code, notes = self._place(request, kind)
-        declared = declared_inputs(request.inputs, place, self.digests, into_work=kind.user_code)
+        declared = declared_inputs(here, place, self.digests, into_work=kind.user_code)
+        declared += lane_inputs(there, place, self.lanes.look, into_work=kind.user_code)
         kind_code = self._kind_code(kind)
 
         def spec_for(found: Mapping[str, Path]) -> JobSpec:

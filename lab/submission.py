@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lab.ordering import in_order
 from lab.plan import Planned, plan
 from lab.planning import Prepared, PreparedSweep, Preparer, Request, prepare, store_code
 from lab.recording import Draft, Submitted, record
+from lab.resident import Lanes
 from lab.studies import unfold
 from lab.sweepagain import sweep_again
 
@@ -34,8 +35,17 @@ __all__ = [
 ]
 
 
-def submit(home: Home, requests: Sequence[Request], *, cwd: Path) -> list[Submitted]:
+def submit(
+    home: Home,
+    requests: Sequence[Request],
+    *,
+    cwd: Path,
+    before: Callable[[Preparer, Sequence[Prepared | PreparedSweep]], None] | None = None,
+) -> list[Submitted]:
     """Record `requests` in one transaction, or none of them. Starts nothing: that is the controller's.
+
+    Args:
+        before: called when everything was checked and nothing is written yet; what it raises ends the submit.
 
     Returns:
         One answer for each request, in their order (for a study: one for each of its nodes). When this returns, the
@@ -50,6 +60,8 @@ def submit(home: Home, requests: Sequence[Request], *, cwd: Path) -> list[Submit
             requests = unfold(preparer, requests)
             checked = [preparer.prepare(r) for r in requests]
             places = in_order(checked)
+            if before is not None:
+                before(preparer, checked)
             # Only now is anything written: a refused submit leaves no trace, not even a home.
             journal = existing if existing is not None else Journal.open(home, Role.CLIENT, create=True)
             existing = journal
@@ -77,14 +89,18 @@ def rerun(home: Home, job_ids: Sequence[int], *, force: bool = False, failed: bo
     """
     with Journal.open(home, Role.CLIENT) as journal, Digests(home.digests) as digests:
         drafts = []
+        lanes = Lanes(home)
         for job_id in job_ids:
             job = query.job(journal.conn, job_id)
             spec = query.spec_of(journal.conn, job.spec)
-            _refuse_changed(home, job, spec, digests)
+            if spec["needs"].get("admission"):
+                lane = spec["needs"]["lane"]
+                raise BadInput(f"job {job.id} is a step of the ladder of lane {lane}", hint=f"lab lane admit {lane}")
+            _refuse_changed(home, job, spec, digests, lanes)
             if job.is_sweep:
                 draft = sweep_again(journal.conn, job, spec, failed=failed)
                 for other in draft.specs.values():
-                    _refuse_changed(home, job, other, digests)
+                    _refuse_changed(home, job, other, digests, lanes)
             else:
                 draft = _again(job, spec)
             drafts.append(replace(draft, force=force, rerun_of=job.id))
@@ -140,7 +156,12 @@ def _with_notes(answer: Submitted, prepared: Prepared | PreparedSweep) -> Submit
     return replace(answer, message="; ".join(notes))
 
 
-def _refuse_changed(home: Home, job: Job, spec: Mapping[str, Any], digests: Digests) -> None:
+def _now(item: InputFile, digests: Digests, lanes: Lanes) -> str:
+    """The digest of an input as it is now, here or on its lane."""
+    return str(lanes.look(item.lane, item.path)["sha256"]) if item.lane else digests.of(Path(item.path)).sha256
+
+
+def _refuse_changed(home: Home, job: Job, spec: Mapping[str, Any], digests: Digests, lanes: Lanes) -> None:
     for ref in (spec["code"], spec["kind_code"]):
         if ref is not None and not (home.code / ref["store"]).is_dir():
             raise BadInput(
@@ -148,7 +169,7 @@ def _refuse_changed(home: Home, job: Job, spec: Mapping[str, Any], digests: Dige
             )
     for item in (InputFile(**i) for i in spec["inputs"]):
         try:
-            now = digests.of(Path(item.path)).sha256
+            now = _now(item, digests, lanes)
         except OSError as error:
             raise BadInput(
                 f"the input {item.name!r} of job {job.id} cannot be read ({item.path}: {error.strerror})",

@@ -20,7 +20,10 @@ from lanes.decide import Ended
 from lanes.harvest import NoRoom, harvest
 from lanes.later import Later, Message
 from lanes.mirror import Mirror, say
+from lanes.patience import unreachable_s
+from lanes.remote import RemoteHandle
 
+_REFUSALS = {str(c) for c in (Cause.DISK_FULL, Cause.STALE_INPUT, Cause.LANE_REFUSED, Cause.CANCELLED)}
 _TROUBLES = 3  # an attempt that makes us stumble this often is given up
 
 
@@ -73,8 +76,12 @@ class Attempts:
         self._harvesting.add(at)
         job, attempt = query.job(self.journal.conn, at[0]), self.m.open[at]
 
-        def work() -> None:
+        handle = self.m.handles.get(attempt.lane)
+
+        def work(wrong: Exception | None = None) -> None:
             try:
+                if wrong is not None:
+                    raise wrong
                 self._inbox(("harvested", attempt.lane, (at, harvest(self.home, job, attempt))))
             except NoRoom:
                 self._inbox(("no-room", attempt.lane, at))
@@ -82,7 +89,32 @@ class Attempts:
                 message = f"it could not be collected: {type(error).__name__}: {error}"
                 self._inbox(("harvested", attempt.lane, (at, Ended(AttemptState.FAILED, Cause.BAD_SEAL, message))))
 
-        self._harvesters.submit(work)
+        if isinstance(handle, RemoteHandle):
+            handle.fetch(*at, then=work)
+        else:
+            self._harvesters.submit(work)
+
+    def not_fetched(self, lane: str, at: tuple[int, int], why: str) -> None:
+        """The link went while it was fetched: the lane's next frame has us go on where it stopped."""
+        self._harvesting.discard(at)
+        say(f"job {at[0]} attempt {at[1]} is not wholly here yet: {why}")
+
+    def lost(self, at: tuple[int, int], end: Ended) -> None:
+        """The attempt is given up without its lane's word. Whatever it comes back with is refused."""
+        if at in self.m.open:
+            self._guarded(at, self._conclude, at, end)
+
+    def out_of_patience(self, now: float) -> None:
+        """Give up what has been out of reach for longer than its job allows."""
+        for at, attempt in list(self.m.open.items()):
+            book = self.m.books.get(attempt.lane)
+            if book is None or book.down_since is None or at in self._harvesting:
+                continue
+            spec = query.spec_of(self.journal.conn, query.job(self.journal.conn, at[0]).spec)
+            limit = unreachable_s(spec)
+            if limit is not None and now - book.down_since >= limit:
+                message = f"lane {attempt.lane} was out of reach for longer than {limit:g} s"
+                self.lost(at, Ended(AttemptState.LOST, Cause.UNREACHABLE, message))
 
     def _guarded(self, at: tuple[int, int], function: Callable[..., None], *args: Any) -> None:
         """Call `function` for one attempt. An error of ours about one attempt must not take the others with it."""
@@ -101,7 +133,7 @@ class Attempts:
     def _report(self, lane: str, report: dict[str, Any]) -> None:
         at = (int(report["job"]), int(report["attempt"]))
         attempt = self.m.open.get(at)
-        if attempt is None:
+        if attempt is None or attempt.lane != lane:
             self._unknown(lane, at, report)
             return
         phase = report["phase"]
@@ -120,7 +152,24 @@ class Attempts:
         if phase == "ended" and report.get("sealed") and report.get("clear"):
             self.harvest(at)
         elif phase == "lost" and report.get("clear"):
-            self._conclude(at, self._lost(at, str(report.get("reason") or Cause.RUNNER_DIED)))
+            self._take_leave(at, self._lost(at, str(report.get("reason") or Cause.RUNNER_DIED)))
+
+    def _take_leave(self, at: tuple[int, int], end: Ended) -> None:
+        """An attempt ended without a seal: first bring what it left, for the next one goes on from there."""
+        handle = self.m.handles.get(self.m.open[at].lane)
+        if not isinstance(handle, RemoteHandle):
+            self._conclude(at, end)
+            return
+        if at in self._harvesting:
+            return
+        self._harvesting.add(at)
+
+        def work(wrong: Exception | None) -> None:
+            if wrong is not None:
+                say(f"job {at[0]} attempt {at[1]}: what it left could not be brought: {wrong}")
+            self._inbox(("harvested", handle.name, (at, end)))
+
+        handle.fetch(*at, then=work, sealed=False)
 
     def _lost(self, at: tuple[int, int], reason: str) -> Ended:
         sentences = {
@@ -134,7 +183,8 @@ class Attempts:
     def _start_refused(self, frozen: dict[str, Any], answer: dict[str, Any]) -> None:
         at = (int(frozen["job"]), int(frozen["attempt"]))
         if at in self.m.open:
-            cause = Cause.DISK_FULL if answer.get("cause") == Cause.DISK_FULL else Cause.SETUP
+            word = str(answer.get("cause") or "")
+            cause = Cause(word) if word in _REFUSALS else Cause.SETUP
             self._conclude(at, Ended(AttemptState.FAILED, cause, str(answer.get("reason") or "the lane refused it")))
 
     def _unknown(self, lane: str, at: tuple[int, int], report: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ from core.journal import Event, Journal, Role, query
 from core.journal.backup import Backups
 from core.live import LiveWriter, boot_id
 from core.states import EventKind, JobState
+from lanes.asks import SAID, Asks
 from lanes.attempts import Attempts
 from lanes.compactor import Compactor
 from lanes.dispatch import Dispatch, Written
@@ -67,7 +68,8 @@ class Controller:
         self.m.listeners += [self.news.hear, _log]
         self.roster = Roster(self.m, self.live, self.inbox.put)
         self.dispatch = Dispatch(self.m, Pool(home, self.inbox.put))
-        self.scheduler = Scheduler(self.m, self.sweeps, self.dispatch)
+        self.scheduler = Scheduler(self.m, self.sweeps, self.dispatch, self.roster)
+        self.asks = Asks(self.m, self.roster, self.inbox.put)
         self.compactor = Compactor(home, journal, self.inbox.put)
         self.deferred = Later()
         self.attempts = Attempts(self.m, self.live, self.inbox.put, self.deferred)
@@ -99,6 +101,7 @@ class Controller:
             tx.append(EventKind.CONTROLLER_UP, data=info)
         self.sweeps.look()
         self.dispatch.recover()
+        self.scheduler.outlook.load()
         say(f"up, pid {os.getpid()}, {len(self.m.open)} attempts to take up")
         self.roster.start()
         # What is there now stays. Without this each batch of cells has the collector go through all of Ray again.
@@ -128,6 +131,7 @@ class Controller:
             say(f"Ray's {dead} died; starting afresh")
             os._exit(75)
         self.dispatch.pool.tick()
+        self.attempts.out_of_patience(now)
         self.backups.maybe()
         if now > self._record_at:
             self._record_at = now + _RECORD_S
@@ -190,6 +194,7 @@ class Controller:
             if self.scheduler.is_asked():
                 did = self._record([], now=True)  # what is asked may be about cells that were just sent
                 self.scheduler.answer_wishes()
+                self.asks.look()
             self.m.stale = True
             self._changed = False
         for _ in range(_ROUNDS):
@@ -308,6 +313,20 @@ class Controller:
         elif what == "frame":
             self.roster.answered(lane, body.get("usage"))
             self.attempts.frame(lane, body["reports"])
+        elif what == "link":
+            self.roster.link(lane, body)
+        elif what == "answered":
+            self.asks.answer(*body)
+        elif what == "not-fetched":
+            self.attempts.not_fetched(lane, *body)
+        elif what == "lost":
+            self.attempts.lost(*body)
+        elif what == "lane-gone":
+            self.dispatch.lane_gone(lane)
+        elif what == "leave":
+            self.roster.leave(lane)
+        elif what in SAID:
+            self.asks.hear(what, lane, body)
         elif what == "work":
             self._blocked = False
         elif what == "harvest":
@@ -321,7 +340,9 @@ class Controller:
         elif what == "lane-error":
             self.roster.trouble(lane, str(body))
         elif what == "tell-failed":
-            say(f"lane {lane}: {body[0]} failed: {body[3]}")
+            book = self.m.books.get(lane)
+            if book is None or not book.link:  # that its link is down was said already
+                say(f"lane {lane}: {body[0]} failed: {body[3]}")
             self.deferred.put(("tell", lane, body[:3]))
         elif what == "tell":
             self.attempts.tell_again(lane, *body)

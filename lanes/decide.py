@@ -75,8 +75,8 @@ def skipped(job: Job, failed: Job) -> Event:
     return _job_event(job, JobState.SKIPPED, Cause.DEPENDENCY, reason)
 
 
-def cancelled_in_queue(job: Job) -> Event:
-    return _job_event(job, JobState.CANCELLED, Cause.CANCELLED, "cancelled before it started")
+def cancelled_in_queue(job: Job, reason: str = "") -> Event:
+    return _job_event(job, JobState.CANCELLED, Cause.CANCELLED, reason or "cancelled before it started")
 
 
 def answered_in_queue(job: int, wish: str | None) -> list[Event]:

@@ -25,16 +25,19 @@ from lanes.ledger import grant_of
 from lanes.lookups import CellRow, Waiting
 from lanes.mirror import Mirror, Spec, say
 from lanes.parts import of_committed, part_of
+from lanes.pool.front import Front
 from lanes.pool.types import Batch, BatchDone, Cell, CellEnd
 from lanes.ranges import Span, runs_of
 from lanes.sweeps import LiveSweep
 
 if TYPE_CHECKING:
+    from lanes.outlook import Outlook
     from lanes.pool.pool import Pool
 
 _PATIENCE_S = 0.01  # for so long the placement of a batch that is soon done waits to be recorded together with its end
 _SOON_S = 0.005
 _AHEAD_S = 0.15  # nothing is sent ahead behind batches that take longer
+_FAR_AHEAD_S = 1.0  # on another lane, where the way there and back is part of it
 _LEAST_S = 0.006  # near the end of a sweep a shorter batch would cost more than it evens out
 _UNKNOWN = 4  # cells of the first batches, when nobody knows how long they take: they could be hours
 
@@ -73,30 +76,41 @@ class Dispatch:
 
     def __init__(self, mirror: Mirror, pool: Pool) -> None:
         self.m = mirror
-        self.pool = pool
+        self.pool = Front(pool, mirror)
         self.flights: dict[str, Flight] = {}
         self.flying: Counter[int] = Counter()  # batches of each sweep
         self.done: dict[str, BatchDone] = {}  # came in, not recorded
         mirror.listeners.append(self.hear)
         self.fresh = 0  # flights whose placement is not recorded
         self._record_at = 0.0  # when it should be at the latest
-        self._refused: dict[str, str] = {}
-        self._known_crews: set[str] = set()  # of which a batch has come back
-        self._pace: dict[int, float] = {}  # seconds that a cell of each sweep took in its newest batch
+        self._refused: dict[tuple[str, str], str] = {}  # spec digest, lane -> what was said of it last
+        self._known_crews: set[tuple[str, str]] = set()  # lane, crew: of which a batch has come back
+        self.outlook: Outlook | None = None  # is told when what is under way should end
+        self._pace: dict[tuple[int, str], float] = {}  # sweep, lane -> seconds that a cell took in its newest batch
 
     def poolable(self, spec: Spec) -> bool:
-        """Can the pool run what has this spec? If not it runs as any other job, by itself."""
-        why = self._refused.get(spec.digest)
-        if why is None:
-            why = self._refused[spec.digest] = self.pool.can(spec.data)
-            if why:
-                say(f"{spec.data['kind']} jobs run by themselves: {why}")
-        return not why
+        """Can any lane run what has this spec in warm workers? If not it runs as any other job, by itself."""
+        return any(book.pools and not self._why_not(spec, name) for name, book in self.m.books.items())
 
-    def size(self, spec: Spec) -> int:
-        """How many cells the next batch may hold."""
+    def bars(self, spec: Spec) -> frozenset[str]:
+        """Lanes with warm workers that cannot run what has this spec in them."""
+        return frozenset(name for name, book in self.m.books.items() if book.pools and self._why_not(spec, name))
+
+    def _why_not(self, spec: Spec, lane: str) -> str:
+        why = self.pool.can(spec.digest, spec.data, lane)
+        if why and self._refused.get((spec.digest, lane)) != why:
+            self._refused[(spec.digest, lane)] = why
+            where = f" on lane {lane}" if self.pool.is_far(lane) else ""
+            say(f"{spec.data['kind']} jobs do not run in warm workers{where}: {why}")
+        return why
+
+    def size(self, spec: Spec, lane: str | None = None) -> int:
+        """How many cells the next batch may hold, on that lane or (None) on whichever lane it goes to."""
         crew = self._crew(spec)
-        return max(1, self.pool.size(crew) if crew in self._known_crews else min(_UNKNOWN, self.pool.size(crew)))
+        if lane is None:
+            return min((self.size(spec, n) for n, b in self.m.books.items() if b.pools), default=1)
+        size = self.pool.size(crew, lane)
+        return max(1, size if (lane, crew) in self._known_crews else min(_UNKNOWN, size))
 
     def _crew(self, spec: Spec) -> str:
         return self.pool.crew(spec.digest, spec.data)
@@ -104,12 +118,31 @@ class Dispatch:
     # Out.
 
     def send_cells(
-        self, sweep: LiveSweep, spec: Spec, lane: str, gpus: tuple[int, ...], *, slots: int, ahead: bool = False
+        self,
+        sweep: LiveSweep,
+        spec: Spec,
+        lane: str,
+        gpus: tuple[int, ...],
+        *,
+        slots: int,
+        ahead: bool = False,
+        cell: int | None = None,
     ) -> bool:
-        """Send the next batch of a sweep, small enough to leave the other slots their share of what is left."""
+        """Send the next batch of a sweep, small enough to leave the other slots their share of what is left.
+
+        Args:
+            cell: no other than this one.
+        """
+        if cell is not None:
+            rows = lookups.cells(self.m.journal.conn, [(cell, cell)], sweep.spec)
+            if not rows or not sweep.waiting.discard(cell):
+                return False
+            self._send(rows, sweep.id, spec, lane, gpus, ahead=ahead)
+            self.flying[sweep.id] += 1
+            return True
         share = math.ceil(len(sweep.waiting) / max(1, slots))
-        pace = self._pace.get(sweep.id)
-        n = min(self.size(spec), max(share, int(_LEAST_S / pace) if pace else 1))
+        pace = self._pace.get((sweep.id, lane))
+        n = min(self.size(spec, lane), max(share, int(_LEAST_S / pace) if pace else 1))
         rows = lookups.cells(self.m.journal.conn, sweep.waiting.peek(n), sweep.spec)
         if not sweep.uniform:
             rows = rows[: next((i for i, row in enumerate(rows) if row.spec != spec.digest), len(rows))]
@@ -127,20 +160,24 @@ class Dispatch:
         free yet.
         """
         sweep = next(iter(sweeps), None)
-        if sweep is None or sweep.id not in self._pace or not sweep.uniform:
+        if sweep is None or not sweep.uniform or sweep.row.at_once is not None or sweep.row.max_fails is not None:
             return
-        if sweep.row.at_once is not None or sweep.row.max_fails is not None:
+        lanes = {lane for of, lane in self._pace if of == sweep.id}
+        if not lanes:
             return
-        mine = [f for n, f in self.flights.items() if f.sweep == sweep.id and n not in self.done]
-        oldest = time.monotonic() - _AHEAD_S
-        if not mine or any(f.sent < oldest for f in mine):
-            return
-        spec, lane = self.m.spec(sweep.spec), mine[0].batch.lane
-        busy, waiting = self.pool.load(self._crew(spec))
-        for _ in range(busy - waiting):
-            if not sweep.waiting:
-                return
-            self.send_cells(sweep, spec, lane, (), slots=2 * busy, ahead=True)
+        flights: dict[str, list[Flight]] = {}
+        for nonce, f in self.flights.items():
+            if f.sweep == sweep.id and f.batch.lane in lanes and nonce not in self.done:
+                flights.setdefault(f.batch.lane, []).append(f)
+        now, spec = time.monotonic(), self.m.spec(sweep.spec)
+        for lane, mine in flights.items():
+            if any(f.sent < now - (_FAR_AHEAD_S if self.pool.is_far(lane) else _AHEAD_S) for f in mine):
+                continue
+            busy, waiting = self.pool.load(self._crew(spec), lane)
+            for _ in range(busy - waiting):
+                if not sweep.waiting:
+                    return
+                self.send_cells(sweep, spec, lane, (), slots=2 * max(busy, self.flying[sweep.id]), ahead=True)
 
     def send_jobs(self, jobs: Sequence[Waiting], spec: Spec, lane: str, gpus: tuple[int, ...]) -> None:
         """Send pooled jobs that belong to no sweep."""
@@ -169,9 +206,11 @@ class Dispatch:
         )
         self.flights[nonce] = Flight(batch, sweep, runs_of((r.id, r.attempts + 1) for r in rows))
         self.m.books[lane].hold_batch(nonce, grant)
+        if self.outlook is not None and len(self.m.books) > 1:
+            self.outlook.sent(nonce, lane, spec, [r.id for r in rows])
         self.pool.start(batch, time_limit=spec.data["limits"]["time_s"], ahead=ahead)
         now = time.monotonic()
-        soon = now + _PATIENCE_S if self.pool.seconds(self._crew(spec), len(rows)) < _SOON_S else now
+        soon = now + _PATIENCE_S if self.pool.seconds(self._crew(spec), len(rows), lane) < _SOON_S else now
         self._record_at = min(soon, self._record_at) if self.fresh else soon
         self.fresh += 1
 
@@ -191,12 +230,15 @@ class Dispatch:
             return
         self.done[done.nonce] = done
         if done.ok:
-            self._known_crews.add(self.pool.crew(flight.batch.spec_digest, flight.batch.spec))
+            lane = flight.batch.lane
+            self._known_crews.add((lane, self.pool.crew(flight.batch.spec_digest, flight.batch.spec)))
             if flight.sweep is not None:
-                self._pace[flight.sweep] = max(1e-6, done.seconds / len(done.ok))
+                self._pace[(flight.sweep, lane)] = max(1e-6, done.seconds / len(done.ok))
         book = self.m.books.get(flight.batch.lane)
         if book is not None:
             book.release_batch(done.nonce)
+        if self.outlook is not None:
+            self.outlook.back(done.nonce)
         if done.no_room:
             # Until the reserve can be held again there is too little room for anything new.
             self.m.crowded = True
@@ -253,7 +295,8 @@ class Dispatch:
         """A sweep that has ended has no pace."""
         for event in events:
             if event.kind is EventKind.JOB_ENDED and event.job is not None:
-                self._pace.pop(event.job, None)
+                for key in [k for k in self._pace if k[0] == event.job]:
+                    del self._pace[key]
 
     def give_up(self, nonce: str, message: str) -> None:
         """An end that we cannot record as it came is recorded as a failure of all its cells."""
@@ -318,6 +361,10 @@ class Dispatch:
             wishes={} if plain else lookups.wishes(conn, spans),
         )
 
+    def lane_gone(self, lane: str) -> None:
+        """The lane was given up: what it has of ours goes back to the queue, and is refused if it comes back."""
+        self.pool.give_up(lane)
+
     # After a death.
 
     def recover(self) -> None:
@@ -345,16 +392,22 @@ class Dispatch:
             self.flights[batch.nonce] = Flight(batch, sweep, runs, open_batch.seq)
             if sweep is not None:
                 self.flying[sweep] += 1
+            if self.pool.is_far(batch.lane):
+                # It may well run there: the lane is asked, for as long as it takes to answer.
+                self.m.books[batch.lane].hold_batch(batch.nonce, batch.grant)
+                self.pool.adopt(batch)
+                say(f"batch {batch.dir}: lane {batch.lane} is asked what became of it")
+                continue
             self.done[batch.nonce] = self.collect(batch)
             found = self.done[batch.nonce]
             back = len(found.back)
             say(f"batch {batch.dir}: {len(found.ok)} of {len(batch.cells)} cells had succeeded, {back} go back")
 
     def abandon(self) -> None:
-        """We go down: the workers are ended, and what they had done by then is taken."""
-        self.pool.close()
+        """We go down: the workers here are ended, and what they had done by then is taken. Other lanes work on."""
+        self.pool.close(kill=self.m.killing)
         for nonce, flight in self.flights.items():
-            if nonce not in self.done:
+            if nonce not in self.done and not (self.pool.is_far(flight.batch.lane) and not self.m.killing):
                 self.done[nonce] = self.collect(flight.batch)
 
     def collect(self, batch: Batch) -> BatchDone:

@@ -42,6 +42,11 @@ class LaneHandle:
     def socket(self) -> str:
         return str(self._home.runtime / f"agent-{self.name}.sock")
 
+    @property
+    def remote(self) -> bool:
+        """Are its files elsewhere, so that they must be sent and fetched?"""
+        return False
+
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
@@ -68,18 +73,26 @@ class LaneHandle:
 
         with self._lock:
             if self._actor is None:
-                settings = {
-                    "root": str(self._home.lane_root(self.name)),
-                    "home_hash": self._home.hash,
-                    "socket": self.socket,
-                }
                 # The name is not reused: a dead actor's name stays taken for a while.
-                options = actor_options(f"lane:{self.name}:{time.monotonic_ns()}")
-                actor = ray.remote(LaneActor).options(**options).remote(self.config.transport, settings)
-                hello = ray.get(actor.call.remote("hello"), timeout=_CALL_TIMEOUT_S)
+                options = actor_options(f"lane:{self.name}:{time.monotonic_ns()}", self._concurrency())
+                actor = ray.remote(LaneActor).options(**options).remote(self.config.transport, self._settings())
+                self._greet(actor)
                 self._actor = actor
-                self._inbox(("lane-up", self.name, hello))
             return self._actor
+
+    def _concurrency(self) -> int:
+        return 8
+
+    def _settings(self) -> dict[str, Any]:
+        """What the actor needs to reach its agent."""
+        root = self._home.lane_root(self.name)
+        return {"root": str(root), "home_hash": self._home.hash, "socket": self.socket}
+
+    def _greet(self, actor: Any) -> None:
+        """A new actor was made."""
+        import ray
+
+        self._inbox(("lane-up", self.name, ray.get(actor.call.remote("hello"), timeout=_CALL_TIMEOUT_S)))
 
     def _drop_actor(self, actor: Any) -> None:
         with self._lock:

@@ -21,6 +21,10 @@ class LaneBook:
     reason: str = ""
     hello: dict[str, Any] = field(default_factory=dict)
     held: dict[tuple[int, int] | str, dict[str, Any]] = field(default_factory=dict)
+    admitted: frozenset[str] = frozenset()  # of a remote lane: the roles that it has earned
+    admitting: bool = False  # the jobs of its ladder may be placed
+    link: dict[str, Any] = field(default_factory=dict)  # what is known of the way to it while it is down
+    down_since: float | None = None  # monotonic: when it was last heard, while it is out of reach
 
     def total(self) -> Capacity:
         """The declared capacity, never more than what the probe found."""
@@ -52,12 +56,27 @@ class LaneBook:
             if self.state is LaneState.UP
             else f"the lane is {self.state}" + (f": {self.reason}" if self.reason else "")
         )
-        roles = frozenset(self.config.roles)
-        return LaneView(self.config.name, self.total(), self.free(), roles, self.state is LaneState.UP, why, self.pools)
+        roles = self.roles
+        is_open = self.state is LaneState.UP
+        return LaneView(
+            self.config.name, self.total(), self.free(), roles, is_open, why, self.pools, admitting=self.admitting
+        )
+
+    @property
+    def batches(self) -> list[str]:
+        """The batches that hold something here."""
+        return [at for at in self.held if isinstance(at, str)]
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """What may be placed here: a remote lane has to earn it, and may have no more than is declared."""
+        declared = frozenset(self.config.roles)
+        return self.admitted & declared if self.config.remote else declared
 
     @property
     def pools(self) -> bool:
-        return self.config.transport == "local"
+        """Can cells run here in warm workers?"""
+        return not self.config.remote or "sweep" in self.roles
 
     def hold(self, attempt: Attempt) -> None:
         self.held[(attempt.job, attempt.n)] = attempt.grant

@@ -147,3 +147,9 @@ def causes(conn: sqlite3.Connection, jobs: Sequence[tuple[int, int]], cause: str
     """How many earlier attempts of each (job, attempt) ended for `cause`."""
     sql = "SELECT count(*) FROM attempt WHERE id BETWEEN ? AND ? AND cause = ?"
     return {j: int(conn.execute(sql, (j * 4096 + 1, j * 4096 + n - 1, cause)).fetchone()[0]) for j, n in jobs}
+
+
+def told_of(conn: sqlite3.Connection, job: int) -> tuple[str, str, str]:
+    """(kind, spec digest, parameters as JSON) of any job or cell."""
+    kind, spec, params = conn.execute("SELECT kind, spec, params FROM job WHERE id = ?", (job,)).fetchone()
+    return str(kind), str(spec), str(params)

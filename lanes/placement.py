@@ -1,79 +1,88 @@
-"""Placement: which queued job goes to which lane now. A pure function: no clock, no journal, no Ray."""
+"""Placement: which queued job goes to which lane now. A pure function: no clock, no journal, no Ray.
+
+Lanes are unequal. A job goes where it is expected to finish first:
+
+    start = when enough is free there (what runs, and what was promised to jobs before it, has ended) + start-up
+    finish = start + its work * the lane's slowness for that kind of work
+
+If that lane is busy and the finish there is still the earlier one, the job waits for it, and a slow lane stays idle.
+Cells of one sweep may go in any order, and the sweep is as slow as its last cell: the longest first, each to its
+earliest finish; and a slow lane takes a cell that it ends before all lanes together could have done the rest.
+
+Nobody waits for a guess: a job of whose kind nothing has ended anywhere goes to the fastest lane that is free. Where
+nothing is known of the lanes, or only one is open, the order alone decides.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from core.spec import Needs
+from lanes.timed import Round, emptier
+from lanes.views import (
+    Capacity,
+    LaneView,
+    Pace,
+    Placed,
+    Running,
+    Wanted,
+    able,
+    can_ever,
+    fits,
+    shortage,
+    subtract,
+    times,
+)
+
+__all__ = [
+    "Capacity",
+    "LaneView",
+    "Pace",
+    "Placed",
+    "Running",
+    "Wanted",
+    "can_ever",
+    "fits",
+    "place",
+    "portion",
+    "room",
+    "shortage",
+    "subtract",
+]
 
 
-@dataclass(frozen=True)
-class Capacity:
-    """What a lane has, or has left. `memory_mb` None: unknown, not counted."""
-
-    cores: int
-    memory_mb: int | None
-    gpus: tuple[int, ...]
-    resources: frozenset[str] = frozenset()
-    disk_mb: int | None = None
-
-
-@dataclass(frozen=True)
-class LaneView:
-    """A lane as placement sees it.
-
-    Attributes:
-        total: all that the lane may use.
-        free: what no living attempt holds (a slot whose processes are not all gone is not free).
-        open: may new attempts start here now; if not, `why` says so.
-        pools: cells can run here in warm workers.
-    """
-
-    name: str
-    total: Capacity
-    free: Capacity
-    roles: frozenset[str]
-    open: bool = True
-    why: str = ""
-    pools: bool = False
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Something to be placed. `pooled`: a batch, which only a lane that pools can take."""
-
-    job: int
-    needs: Needs
-    pooled: bool = False
-
-
-@dataclass(frozen=True)
-class Placed:
-    job: int
-    lane: str
-    gpus: tuple[int, ...]
-
-
-def place(wanted: Sequence[Wanted], lanes: Iterable[LaneView]) -> list[Placed]:
-    """Place as many of `wanted` (in order: priority, then age) as fit.
+def place(
+    wanted: Sequence[Wanted],
+    lanes: Iterable[LaneView],
+    paces: Mapping[str, Pace] | None = None,
+    *,
+    now: float = 0.0,
+) -> list[Placed]:
+    """Place as many of `wanted` (in order: priority, then age) as fit and should not wait for a better lane.
 
     A job that could run on a lane but does not fit now reserves its share there, so that smaller jobs behind it
     cannot keep it waiting for ever; they may use what would be left beside it.
+
+    Args:
+        paces: by kind of work, how the lanes do it. None or empty: they are alike.
+        now: on the clock of what runs there.
     """
     views = {lane.name: lane for lane in lanes}
+    if paces and len(views) > 1 and sum(v.open for v in views.values()) > 1:
+        return Round(views, paces, now).place(wanted)
     out: list[Placed] = []
     for want in wanted:
-        able = [v for v in views.values() if _able(want.needs, v, want.pooled)]
-        fitting = [v for v in able if fits(want.needs, v.free)]
+        could = [v for v in views.values() if able(want.needs, v, want.pooled, want.bars)]
+        fitting = [v for v in could if fits(want.needs, v.free)]
         if fitting:
-            best = max(fitting, key=lambda v: (v.free.cores / max(1, v.total.cores), len(v.free.gpus), v.name))
+            best = max(fitting, key=emptier)
             gpus = best.free.gpus[: want.needs.gpus]
             out.append(Placed(want.job, best.name, gpus))
             views[best.name] = replace(best, free=subtract(best.free, want.needs, gpus))
-        elif able:
+        elif could:
             # Waiting only for an exclusive name holds up nobody else.
-            short = [v for v in able if set(want.needs.resources) <= v.free.resources]
+            short = [v for v in could if set(want.needs.resources) <= v.free.resources]
             if short:
                 best = max(short, key=lambda v: (v.free.cores, len(v.free.gpus), v.name))
                 views[best.name] = replace(
@@ -82,76 +91,18 @@ def place(wanted: Sequence[Wanted], lanes: Iterable[LaneView]) -> list[Placed]:
     return out
 
 
-def room(needs: Needs, lanes: Iterable[LaneView], *, pooled: bool = False) -> int:
+def room(needs: Needs, lanes: Iterable[LaneView], *, pooled: bool = False, bars: frozenset[str] = frozenset()) -> int:
     """How many with these needs would fit now, if nothing else were placed."""
-    return sum(_times(needs, v.free) for v in lanes if _able(needs, v, pooled))
+    return sum(times(needs, v.free) for v in lanes if able(needs, v, pooled, bars))
 
 
-def can_ever(needs: Needs, lane: LaneView) -> str | None:
-    """None when the idle lane could run this; otherwise the reason in a few words."""
-    total = lane.total
-    if needs.lane is not None and needs.lane != lane.name:
-        return f"the job asks for lane {needs.lane}"
-    if needs.role not in lane.roles:
-        return f"not admitted for {needs.role}"
-    if needs.cores > total.cores:
-        return f"has {total.cores} cores, {needs.cores} needed"
-    if needs.gpus > len(total.gpus):
-        return f"has {len(total.gpus)} GPUs, {needs.gpus} needed"
-    if needs.memory_mb is not None and total.memory_mb is not None and needs.memory_mb > total.memory_mb:
-        return f"has {total.memory_mb} MiB of memory, {needs.memory_mb} needed"
-    missing = set(needs.resources) - total.resources
-    if missing:
-        return f"does not offer {', '.join(sorted(missing))}"
-    return None
+def portion(waiting: int, slow: float, slots: Iterable[float]) -> int:
+    """How many of the cells that wait one slot should get, so that all slots end their share together.
 
-
-def fits(needs: Needs, free: Capacity) -> bool:
-    return shortage(needs, free) is None
-
-
-def shortage(needs: Needs, free: Capacity) -> str | None:
-    """What is missing now, in a few words; None when the job fits."""
-    if needs.cores > free.cores:
-        return f"{max(0, free.cores)} cores free, {needs.cores} needed"
-    if needs.gpus > len(free.gpus):
-        return f"{len(free.gpus)} GPUs free, {needs.gpus} needed"
-    if needs.memory_mb is not None and free.memory_mb is not None and needs.memory_mb > free.memory_mb:
-        return f"{max(0, free.memory_mb)} MiB of memory free, {needs.memory_mb} needed"
-    taken = set(needs.resources) - free.resources
-    if taken:
-        return f"{', '.join(sorted(taken))} in use"
-    if needs.disk_mb and free.disk_mb is not None and needs.disk_mb > free.disk_mb:
-        return f"{free.disk_mb} MiB of disk free, {needs.disk_mb} needed"
-    return None
-
-
-def subtract(free: Capacity, needs: Needs, gpus: tuple[int, ...]) -> Capacity:
-    """What is left of `free` once `needs` is taken out (below zero where it was only reserved)."""
-    memory = free.memory_mb
-    if memory is not None and needs.memory_mb is not None:
-        memory -= needs.memory_mb
-    return Capacity(
-        cores=free.cores - needs.cores,
-        memory_mb=memory,
-        gpus=tuple(g for g in free.gpus if g not in gpus),
-        resources=free.resources - set(needs.resources),
-        disk_mb=free.disk_mb,
-    )
-
-
-def _able(needs: Needs, lane: LaneView, pooled: bool) -> bool:
-    return lane.open and (lane.pools or not pooled) and can_ever(needs, lane) is None
-
-
-def _times(needs: Needs, free: Capacity) -> int:
-    if not fits(needs, free):
-        return 0
-    if needs.resources:
-        return 1  # they are exclusive
-    times = free.cores // needs.cores
-    if needs.gpus:
-        times = min(times, len(free.gpus) // needs.gpus)
-    if needs.memory_mb and free.memory_mb is not None:
-        times = min(times, free.memory_mb // needs.memory_mb)
-    return times
+    Args:
+        slow: slowness of this slot; `slots`: of all of them, this one included.
+    """
+    power = sum(1 / s for s in slots if s > 0)
+    if power <= 0 or slow <= 0:
+        return waiting
+    return min(waiting, max(1, -int(-waiting / slow // power)))

@@ -212,5 +212,5 @@ def _session_processes(temp: Path) -> list[Watched]:
     return out
 
 
-def actor_options(name: str) -> dict[str, Any]:
-    return {"name": name, "num_cpus": 0, "max_restarts": 0, "max_concurrency": 8}
+def actor_options(name: str, concurrency: int = 8) -> dict[str, Any]:
+    return {"name": name, "num_cpus": 0, "max_restarts": 0, "max_concurrency": concurrency}

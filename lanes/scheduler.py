@@ -19,37 +19,53 @@ from lanes.dispatch import Dispatch
 from lanes.ledger import grant_of
 from lanes.lookups import Waiting
 from lanes.mirror import Mirror, Spec, say
+from lanes.outlook import Outlook
 from lanes.placement import LaneView, Placed, Wanted, can_ever, place, room
+from lanes.roster import GONE, Roster
 from lanes.sweeps import LiveSweep, Sweeps
 
 _PAGE = 256
 _PAGES = 40  # ten thousand jobs: what one look at the queue may cost
 _MOST = 512  # candidates of one placement
+_SPREAD = 64  # of a long sweep so many besides its longest cells
 _UNLIMITED = 1 << 30
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """Something that may be placed now: a job, a cell, or a batch of either."""
+    """Something that may be placed now: a job, a cell, or a batch of either.
+
+    Attributes:
+        cell: of a sweep whose cells are placed one by one.
+        most, rest_s, bars: see `Wanted`.
+        spare: a cell that is only there to choose from.
+    """
 
     order: tuple[int, int]
     spec: Spec
     jobs: tuple[Waiting, ...] = ()
     sweep: LiveSweep | None = None
-    cell: int | None = None  # of a sweep whose cells run by themselves
+    cell: int | None = None
     pooled: bool = False
+    most: int | None = None
+    rest_s: float = 0.0
+    spare: bool = False
+    bars: frozenset[str] = frozenset()
 
 
 class Scheduler:
     """Answers requests and says what is placed where."""
 
-    def __init__(self, mirror: Mirror, sweeps: Sweeps, dispatch: Dispatch) -> None:
+    def __init__(self, mirror: Mirror, sweeps: Sweeps, dispatch: Dispatch, roster: Roster) -> None:
         self.m = mirror
+        self.roster = roster
         self.sweeps = sweeps
         self.dispatch = dispatch
         self._queue: list[Waiting] = []  # the first of those that could be placed; the journal has more if `_more`
         self._more = False
         self._unanswerable: set[tuple[int, str | None]] = set()
+        self.outlook = dispatch.outlook = Outlook(mirror)
+        self._unlike = False  # more than one lane is open: it matters which job goes where
         self._shallow = False  # the last look was a short one, for want of a free slot
 
     # What people asked for.
@@ -111,16 +127,11 @@ class Scheduler:
     def _answer_lane(self, name: str, wish: str, reason: str) -> None:
         book = self.m.books.get(name)
         if book is None:
-            state, reason = LaneState.DOWN, "no longer in cluster.yaml"
+            self.roster.set_state(name, LaneState.DOWN, GONE)
         elif wish == "drain":
-            state, reason = LaneState.DRAINING, reason or "drained"
-        elif book.config.transport != "local":
-            state, reason = LaneState.DECLARED, "not admitted yet"
+            self.roster.set_state(name, LaneState.DRAINING, reason or "drained")
         else:
-            state, reason = (LaneState.UP if book.hello else LaneState.DECLARED), ""
-        if book is not None:
-            book.state, book.reason = state, reason
-        self.m.record([Event(EventKind.LANE, lane=name, data={"state": state, "reason": reason})])
+            self.roster.set_state(name, LaneState.UP, "")
 
     def _answers(self, job: Job) -> list[Event]:
         if job.is_sweep:
@@ -161,16 +172,46 @@ class Scheduler:
         if not (self.m.stale or self._more or self._queue or any(s.placeable for s in self.sweeps.live.values())):
             return []  # nothing waits: a batch that came back by itself is recorded the sooner
         views = [book.view() for book in self.m.books.values()]
-        if not any(v.open for v in views):
+        if not any(v.open or v.admitting for v in views):
             return []
         self._look(views)
-        if not any(v.open and v.free.cores > 0 for v in views):
+        if not any((v.open or v.admitting) and v.free.cores > 0 for v in views):
             return []
+        self._unlike = sum(v.open for v in views) > 1
         candidates = self._candidates(views)
-        wanted = [Wanted(i, c.spec.needs, c.pooled) for i, c in enumerate(candidates)]
-        return self._carry_out(candidates, place(wanted, views)) if wanted else []
+        if not candidates:
+            return []
+        if not self._unlike:
+            wanted = [Wanted(i, c.spec.needs, c.pooled, bars=c.bars) for i, c in enumerate(candidates)]
+            return self._carry_out(candidates, place(wanted, views))
+        views = [self.outlook.view(book) for book in self.m.books.values()]
+        wanted = [self._timed(i, c) for i, c in enumerate(candidates)]
+        paces = {family: self.outlook.pace(family, views) for family in {w.family for w in wanted}}
+        return self._carry_out(candidates, place(wanted, views, paces, now=self.outlook.clock()), views)
 
-    def _carry_out(self, candidates: Sequence[_Candidate], placed: Sequence[Placed]) -> list[Event]:
+    def _timed(self, number: int, c: _Candidate) -> Wanted:
+        """A candidate with the time that it should take."""
+        job = c.cell if c.cell is not None else None if c.pooled else c.jobs[0].id
+        if job is None:  # a batch is soon done wherever it goes
+            family = self.outlook.work(c.spec, {}).family
+            return Wanted(number, c.spec.needs, c.pooled, family=family, bars=c.bars)
+        length = self.outlook.length_of(job)
+        return Wanted(
+            number,
+            c.spec.needs,
+            c.pooled,
+            family=self.outlook.family_of(job),
+            work_s=None if length is None else length.expected,
+            at_most=None if length is None else length.at_most,
+            group=None if c.sweep is None else c.sweep.id,
+            most=c.most,
+            rest_s=c.rest_s,
+            bars=c.bars,
+        )
+
+    def _carry_out(
+        self, candidates: Sequence[_Candidate], placed: Sequence[Placed], unlike: Sequence[LaneView] = ()
+    ) -> list[Event]:
         events: list[Event] = []
         gone: set[int] = set()
         slots = dict(self.dispatch.flying)
@@ -181,7 +222,8 @@ class Scheduler:
         for p in placed:
             c = candidates[p.job]
             if c.pooled and c.sweep is not None:
-                self.dispatch.send_cells(c.sweep, c.spec, p.lane, p.gpus, slots=slots[c.sweep.id])
+                n = self.outlook.slots(c.spec, p.lane, unlike) if unlike else slots[c.sweep.id]
+                self.dispatch.send_cells(c.sweep, c.spec, p.lane, p.gpus, slots=n, cell=c.cell)
             elif c.pooled:
                 self.dispatch.send_jobs(c.jobs, c.spec, p.lane, p.gpus)
                 gone.update(job.id for job in c.jobs)
@@ -197,7 +239,14 @@ class Scheduler:
     def _candidates(self, views: list[LaneView]) -> list[_Candidate]:
         """In the order of the queue, single jobs among sweeps, as far as it is worth looking."""
         both = heapq.merge(self._single(views), self._of_sweeps(views), key=lambda c: c.order)
-        return [c for c, _ in zip(both, range(_MOST), strict=False)]
+        out: list[_Candidate] = []
+        left = _MOST
+        for c in both:
+            left -= not c.spare
+            if left < 0:
+                break
+            out.append(c)
+        return out
 
     def _single(self, views: list[LaneView]) -> Iterator[_Candidate]:
         crews: dict[str, list[Waiting]] = {}
@@ -211,10 +260,11 @@ class Scheduler:
                 continue
             mine = crews[job.spec]
             if mine and mine[0] is job:  # at the place of the first, as many at once as leave every slot its share
-                slots = max(1, room(spec.needs, views, pooled=True))
+                bars = self.dispatch.bars(spec)
+                slots = max(1, room(spec.needs, views, pooled=True, bars=bars))
                 n = min(self.dispatch.size(spec), math.ceil(len(mine) / slots))
                 crews[job.spec] = mine[n:]
-                yield _Candidate((-job.priority, job.id), spec, tuple(mine[:n]), pooled=True)
+                yield _Candidate((-job.priority, job.id), spec, tuple(mine[:n]), pooled=True, bars=bars)
 
     def _of_sweeps(self, views: list[LaneView]) -> Iterator[_Candidate]:
         """Of each open sweep as many as could be placed, and one more: it keeps its place in the queue."""
@@ -222,20 +272,43 @@ class Scheduler:
             order = (-sweep.priority, sweep.id)
             spec = self.m.spec(sweep.spec if sweep.uniform else self._specs_of(sweep, 1)[0][1])
             pooled = sweep.row.pooled and self.dispatch.poolable(spec)
+            bars: frozenset[str] = self.dispatch.bars(spec) if pooled else frozenset()
             busy = self.dispatch.flying[sweep.id] if pooled else sweep.started
             left = _UNLIMITED if sweep.row.at_once is None else sweep.row.at_once - busy
-            n = min(left, room(spec.needs, views, pooled=pooled) + 1, len(sweep.waiting))
+            n = min(left, room(spec.needs, views, pooled=pooled, bars=bars) + 1, len(sweep.waiting))
             if n <= 0:
                 continue
-            if pooled:
+            if self._unlike and sweep.uniform and (not pooled or self.outlook.is_long(spec)):
+                yield from self._longest(sweep, spec, order, n, min(left, len(sweep.waiting)), pooled=pooled, bars=bars)
+            elif pooled:
                 for _ in range(n):
-                    yield _Candidate(order, spec, sweep=sweep, pooled=True)
+                    yield _Candidate(order, spec, sweep=sweep, pooled=True, bars=bars)
             elif sweep.uniform:
                 for cell in [i for a, b in sweep.waiting.peek(n) for i in range(a, b + 1)]:
                     yield _Candidate(order, spec, sweep=sweep, cell=cell)
             else:
                 for cell, digest in self._specs_of(sweep, n):
                     yield _Candidate(order, self.m.spec(digest), sweep=sweep, cell=cell)
+
+    def _longest(
+        self,
+        sweep: LiveSweep,
+        spec: Spec,
+        order: tuple[int, int],
+        n: int,
+        most: int,
+        *,
+        pooled: bool,
+        bars: frozenset[str],
+    ) -> Iterator[_Candidate]:
+        """Of a sweep over unlike lanes the longest cells that wait, and some of every other length to choose from."""
+        found = self.outlook.order(sweep)
+        ends = self.outlook.ends(next(iter(sweep.waiting)))
+        cells, rest_s = found.first(max(n, _MOST - _SPREAD), ends=ends, spread=_SPREAD)
+        for i, cell in enumerate(cells):
+            yield _Candidate(
+                order, spec, sweep=sweep, cell=cell, pooled=pooled, most=most, rest_s=rest_s, spare=i >= n, bars=bars
+            )
 
     def _specs_of(self, sweep: LiveSweep, n: int) -> list[tuple[int, str]]:
         rows = lookups.cells(self.m.journal.conn, sweep.waiting.peek(n), sweep.spec)

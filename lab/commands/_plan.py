@@ -84,7 +84,9 @@ def _what(p: Planned) -> str:
 def _details(page: Page, p: Planned) -> Iterable[str]:
     params = human.params(dict(p.params))
     facts = [("parameters", params if len(params) <= _LONGEST else params[: _LONGEST - 3] + "...")]
-    facts += [("input", f"{i.name}  {human.size(i.size)}  {i.sha256[:12]}  {i.path}") for i in p.inputs]
+    for i in p.inputs:
+        where = f"{i.lane}:{i.path}" if i.lane else i.path
+        facts.append(("input", f"{i.name}  {human.size(i.size)}  {i.sha256[:12]}  {where}"))
     if p.code:
         facts.append(("code", f"{human.count(p.code_files, 'file')}, {human.size(p.code_bytes)}, from {p.code}"))
     yield ""

@@ -9,4 +9,4 @@ def group() -> Any:
     """The commands below `lab lane`."""
     from lab.cli import LaneGroup, build_group
 
-    return build_group(LaneGroup, "lane", "Drain or resume one lane.")
+    return build_group(LaneGroup, "lane", "Add, trust, admit, drain or give up one lane.")

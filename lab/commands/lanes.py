@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
@@ -12,14 +13,21 @@ from core import cluster
 from core.cluster import LaneConfig
 from core.errors import NotFound
 from core.journal import query
-from core.journal.query import Attempt, Batch, Lane
+from core.journal.query import Attempt, Batch, Lane, RungRow
+from core.live import read_lanes
 from core.states import LaneState
 from lab.output import Column, Page, Report, human, lay_out
+from lab.output.ladder import compared_lines, in_order, rung_json, rung_lines
 from lab.session import Session, session
+
+_NOT_USED = (LaneState.DOWN, LaneState.QUARANTINED)
+_QUIET_S = 3.0  # a lane that was heard more recently than this is simply there
 
 
 def lanes_(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Everything that is known of each.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Everything that is known of each, with its ladder of admission.")
+    ] = False,
 ) -> None:
     """Show the lanes and what runs on them.
 
@@ -31,16 +39,47 @@ def lanes_(
 
 @dataclass(frozen=True)
 class LaneShown:
-    """One lane: what is declared, what the controller knows, what holds its slots."""
+    """One lane: what is declared, what the controller knows, what holds its slots.
+
+    Attributes:
+        live: the newest of live.db: "age_s" since it was heard, "link" while the way to it is down.
+        admitted: the roles that it has earned; of this machine those that it is declared for.
+        rungs: the newest word on each rung of its ladder.
+    """
 
     config: LaneConfig
     known: Lane | None
     attempts: Sequence[Attempt]
     batches: Sequence[Batch] = ()
+    live: Mapping[str, Any] = field(default_factory=dict)
+    admitted: Sequence[str] = ()
+    rungs: Sequence[RungRow] = ()
 
     @property
     def state(self) -> LaneState:
         return self.known.state if self.known is not None else LaneState.DECLARED
+
+    @property
+    def age_s(self) -> float | None:
+        """Seconds since it said anything; None: never, or not since the head was started."""
+        age = self.live.get("age_s")
+        return float(age) if age is not None else None
+
+    @property
+    def link(self) -> Mapping[str, Any]:
+        """What is known of the way to it while it is down; empty while it answers."""
+        return self.live.get("link") or {}
+
+    @property
+    def failed(self) -> RungRow | None:
+        """The lowest rung that does not hold."""
+        return next((r for r in in_order(self.rungs) if not r.ok), None)
+
+    @property
+    def trouble(self) -> str:
+        """Why it does not answer, in one phrase."""
+        refused = self.link.get("refused") or {}
+        return str(refused.get("message") or self.link.get("error") or "")
 
 
 @dataclass(frozen=True)
@@ -70,6 +109,8 @@ class LanesReport(Report):
             Column("MEMORY", right=True),
             Column("GPUS", right=True),
             Column("RUNNING", right=True),
+            Column("HEARD", right=True),
+            Column("ADMITTED FOR"),
             Column("NOTE"),
         )
         yield from lay_out(page, columns, [_row(page, lane) for lane in self.lanes])
@@ -96,6 +137,10 @@ def look_up(here: Session, *, verbose: bool = False) -> LanesReport:
     known: dict[str, Lane] = {}
     running: dict[str, list[Attempt]] = {}
     batches: dict[str, list[Batch]] = {}
+    rungs: dict[str, list[RungRow]] = {}
+    admitted: dict[str, frozenset[str]] = {}
+    live = read_lanes(here.home)
+    alive = controller_alive(here.home)
     try:
         with here.reading() as journal:
             known = {lane.name: lane for lane in query.lanes(journal.conn)}
@@ -103,15 +148,28 @@ def look_up(here: Session, *, verbose: bool = False) -> LanesReport:
                 running.setdefault(attempt.lane, []).append(attempt)
             for batch in query.open_batches(journal.conn):
                 batches.setdefault(batch.lane, []).append(batch)
+            admitted = query.admitted(journal.conn)
+            for row in query.rungs(journal.conn):
+                rungs.setdefault(row.lane, []).append(row)
     except NotFound:
         pass  # nothing was submitted yet: the lanes are as declared
 
     def one(config: LaneConfig, lane: Lane | None) -> LaneShown:
-        return LaneShown(config, lane, running.get(config.name, []), batches.get(config.name, []))
+        name = config.name
+        has = admitted.get(name, frozenset()) if config.remote else frozenset(config.roles)
+        return LaneShown(
+            config,
+            lane,
+            running.get(name, []),
+            batches.get(name, []),
+            live.get(name, {}) if alive else {},  # ages that nobody brings up to date say nothing
+            [r for r in config.roles if r in has],
+            rungs.get(name, []),
+        )
 
     shown = [one(c, known.pop(c.name, None)) for c in declared.lanes]
     shown += [one(LaneConfig(name, about="no longer in cluster.yaml"), lane) for name, lane in known.items()]
-    return LanesReport(shown, controller_alive(here.home), str(declared.path or ""), verbose)
+    return LanesReport(shown, alive, str(declared.path or ""), verbose)
 
 
 def _row(page: Page, lane: LaneShown) -> tuple[str, ...]:
@@ -121,7 +179,11 @@ def _row(page: Page, lane: LaneShown) -> tuple[str, ...]:
     wish = {"drain": "drain asked", "resume": "resume asked"}.get(
         (lane.known.wish or "") if lane.known is not None else "", ""
     )
-    said = "; ".join(p for p in (wish, lane.known.reason if lane.known is not None else "") if p) or config.about
+    reason = lane.known.reason if lane.known is not None else ""
+    failed = lane.failed
+    climbed = f"{failed.rung}: {failed.data.get('message') or ''}" if failed is not None and config.remote else ""
+    said = "; ".join(p for p in (wish, lane.trouble or reason) if p) or climbed or config.about
+    heard = lane.age_s if lane.state not in (LaneState.DECLARED, *_NOT_USED) or lane.link else None
     return (
         config.name,
         page.state(lane.state),
@@ -130,8 +192,23 @@ def _row(page: Page, lane: LaneShown) -> tuple[str, ...]:
         human.size(memory * 1048576) if memory else "",
         str(gpus) if gpus else "",
         str(len(lane.attempts) + len(lane.batches)) if lane.attempts or lane.batches else "",
+        _heard(heard, down=bool(lane.link)) if config.remote else "",
+        _roles(lane) if config.remote else "",
         human.clean(said),
     )
+
+
+def _heard(age_s: float | None, *, down: bool) -> str:
+    if age_s is None:
+        return "never" if down else ""
+    return "now" if age_s < _QUIET_S and not down else human.span(age_s)
+
+
+def _roles(lane: LaneShown) -> str:
+    """What a lane is admitted for, as people read it in a column."""
+    if not lane.admitted:
+        return "nothing"
+    return "everything" if set(lane.admitted) == set(cluster.ROLES) else ", ".join(lane.admitted)
 
 
 def _details(page: Page, lane: LaneShown) -> Iterable[str]:
@@ -141,7 +218,10 @@ def _details(page: Page, lane: LaneShown) -> Iterable[str]:
         "host": " ".join(
             str(p) for p in (*config.prefix, f"{config.user or ''}{'@' if config.user else ''}{config.host or ''}") if p
         ),
-        "roles": ", ".join(config.roles),
+        "roles": ", ".join(config.roles) if not config.remote else "",
+        "meant for": ", ".join(config.roles) if config.remote else "",
+        "admitted": (", ".join(lane.admitted) or "for nothing yet") if config.remote else "",
+        "link": _link(lane) if config.remote else "",
         "offers": ", ".join(config.resources),
         "machine": ", ".join(str(info[k]) for k in ("hostname", "platform", "python") if info.get(k)),
         "gpus": ", ".join(str(g.get("name", g)) if isinstance(g, dict) else str(g) for g in info.get("gpus") or ()),
@@ -156,6 +236,23 @@ def _details(page: Page, lane: LaneShown) -> Iterable[str]:
     for name, text in facts.items():
         if text:
             yield f"    {page.paint(name.ljust(10), 'dim')}  {human.clean(text)}"
+    compared = [c for r in lane.rungs for c in (r.data.get("evidence") or {}).get("compared") or ()]
+    if compared:
+        yield from compared_lines(page, compared, indent=4)
+    for row in in_order(lane.rungs):
+        yield from rung_lines(page, row, indent=4, age=True)
+
+
+def _link(lane: LaneShown) -> str:
+    """The way to a lane, in a phrase."""
+    if not lane.live:
+        return ""
+    if not lane.link:
+        return f"up, heard {human.span(lane.age_s)} ago" if lane.age_s is not None else "up"
+    tries = int(lane.link.get("tries") or 0)
+    since = f" for {human.span(lane.age_s)}" if lane.age_s is not None else ""
+    tried = f", tried {human.count(tries, 'time')}" if tries else ""
+    return f"down{since}{tried}: {lane.trouble or 'no reason known'}"
 
 
 def _cells(batch: Batch) -> int:
@@ -163,7 +260,7 @@ def _cells(batch: Batch) -> int:
 
 
 def _json(lane: LaneShown) -> dict[str, Any]:
-    config = lane.config
+    config, now = lane.config, time.time()
     return {
         "name": config.name,
         "state": str(lane.state),
@@ -173,6 +270,15 @@ def _json(lane: LaneShown) -> dict[str, Any]:
         "host": config.host,
         "roles": list(config.roles),
         "resources": list(config.resources),
+        "admitted": list(lane.admitted),
+        "link": {
+            "up": None if not lane.live else not lane.link,
+            "age_s": round(lane.age_s, 1) if lane.age_s is not None else None,
+            "error": lane.trouble,
+            "refused": lane.link.get("refused"),
+            "address": lane.link.get("address"),
+        },
+        "ladder": [rung_json(r, now) for r in in_order(lane.rungs)],
         "about": config.about,
         "found": lane.known.info if lane.known is not None else {},
         "attempts": [{"job": a.job, "n": a.n, "state": str(a.state), "grant": a.grant} for a in lane.attempts],

@@ -14,6 +14,7 @@ from core.errors import BadInput
 from core.grid import Grid
 from lab import arguments, completion
 from lab.commands._submitted import carry_on
+from lab.commands._upload import agree
 from lab.gridwords import Axes, read_axes, read_excludes, read_zips
 from lab.jobsfile import read_jobs, read_sweep
 from lab.planning import Request
@@ -26,6 +27,7 @@ Examples:
   lab submit parity --set sizes=[1,4] --cores 2 --time-limit 10m
   lab submit command --input data.csv --output model.pt -- python train.py --alpha 20
   lab submit command --after ok:17 --plan -- python score.py
+  lab submit command --input data=bat00:/data/scan3 -- python train.py
   lab submit --file jobs.yaml
 
 Sweeps:
@@ -130,6 +132,9 @@ def submit_(
     results: Annotated[
         bool, typer.Option("--results", help="With --wait: show the result tables.", rich_help_panel=_DOING)
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before a large upload.", rich_help_panel=_DOING)
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Run even if the result is there already.", rich_help_panel=_DOING)
     ] = False,
@@ -203,13 +208,22 @@ def submit_(
             rich_help_panel=_WHEN,
         ),
     ] = None,
+    on_unreachable: Annotated[
+        str | None,
+        typer.Option(
+            "--on-unreachable",
+            metavar="WORD",
+            help="When its lane is out of reach: wait, or requeue-after:2h [wait].",
+            rich_help_panel=_WHEN,
+        ),
+    ] = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
             "--input",
             "-i",
             metavar="[NAME=]PATH[:DEST]",
-            help="A file or folder that it reads; hashed now.",
+            help="A file or folder that it reads; hashed now. LANE:/PATH lies on that lane.",
             rich_help_panel=_DATA,
         ),
     ] = None,
@@ -305,6 +319,7 @@ def submit_(
         note=note,
         retries=arguments.retry_bounds(retries),
         allow_undeclared=tuple(allow_read or ()),
+        on_unreachable=on_unreachable or "wait",
         grid=_grid(axes, zips, exclude, params),
         words=axes.words,
         at_once=at_once,
@@ -316,7 +331,7 @@ def submit_(
     if plan:
         _show_plan(here, requests)
         return
-    answers = submit(here.home, requests, cwd=Path.cwd())
+    answers = submit(here.home, requests, cwd=Path.cwd(), before=lambda p, made: agree(here, p, made, yes=yes))
     carry_on(here, answers, wait_for=wait_for, results=results)
 
 

@@ -38,6 +38,7 @@ _STATES = {
     "declared": ("○", "o", "dim"),
     "unreachable": ("?", "?", "warn"),
     "draining": ("‖", "=", "warn"),
+    "quarantined": ("✗", "x", "bad"),
     "down": ("✗", "x", "bad"),
     "ok": ("✓", "+", "good"),
     "warn": ("!", "!", "warn"),

@@ -60,7 +60,9 @@ class LiveNews:
         attempts = {
             at: replace(a, age_s=a.age_s + gone) if a.age_s is not None else a for at, a in self._attempts.items()
         }
-        return attempts, {n: {**d, "age_s": d["age_s"] + gone} for n, d in self._lanes.items()}
+        return attempts, {
+            n: {**d, "age_s": d["age_s"] + gone} if d["age_s"] is not None else d for n, d in self._lanes.items()
+        }
 
     def close(self) -> None:
         if self._conn is not None:

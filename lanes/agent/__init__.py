@@ -16,6 +16,7 @@ SHIPPED: Tuple[str, ...] = (
     *(f"core/{name}.py" for name in ("__init__", "fsio", "rundir", "declared", "marks", "opens", "audit")),
     "lanes/__init__.py",
     "lanes/agent",
+    *(f"lanes/pool/{name}.py" for name in ("__init__", "words", "post")),
 )
 
 FAILPOINTS = "LAB_FAILPOINTS"

@@ -18,15 +18,16 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from core.fsio import no_space, safe_join, walk_files, write_atomic, write_json
 from core.rundir import SEALED_FILES, SEALED_FOLDERS, RunDir
-from lanes.agent import FAILPOINTS, failpoint, probe, procs, spawn
+from lanes.agent import FAILPOINTS, failpoint, news, probe, procs, spawn
 from lanes.agent.attempt import RESCAN_S, START_GRACE_S, Attempt, Report
 from lanes.agent.runner import BOOTSTRAP
 from lanes.agent.safe import read_dict
 from lanes.agent.supervisor import NOTIFY
+from lanes.agent.upload import remove_tree
 from lanes.agent.usage import Usage
 
 READ_LIMIT = 8 << 20
@@ -228,6 +229,27 @@ class Agent:
                 found.append({"name": rel.as_posix(), "size": info.st_size, "mtime_ns": info.st_mtime_ns, "link": link})
         return found
 
+    def where(self) -> Dict[str, Any]:
+        """What the head must know to write a spec for this lane: our folder, our socket, our interpreter, its PATH."""
+        return {
+            "root": str(self.root),
+            "wake": self._socket.getsockname() if self._socket is not None else "",
+            "path": os.environ.get("PATH") or spawn.DEFAULT_PATH,
+            "executable": sys.executable,
+        }
+
+    def news(self, wanted: Dict[str, Dict[str, Any]], limit: int = news.LIMIT) -> Dict[str, Any]:
+        """What is new in the run directories of attempts below our folder. See `news.news`."""
+        return news.news(self.root, wanted, min(limit, READ_LIMIT))
+
+    def read_many(self, job: int, attempt: int, names: List[str], limit: int = 1 << 20) -> Dict[str, Any]:
+        """Small files of one run directory below our folder. See `news.read_many`."""
+        return news.read_many(self._run_path(job, attempt), names, min(limit, READ_LIMIT))
+
+    def kept_checkpoints(self, job: int) -> List[Dict[str, Any]]:
+        """The completed checkpoints of a job's attempts on this lane. See `news.kept_checkpoints`."""
+        return news.kept_checkpoints(self.root, job)
+
     def put(self, name: str, data: bytes) -> str:
         """Keep `data` in this lane's own folder. Returns the path."""
         path = safe_join(self.root / "files", name)
@@ -249,6 +271,45 @@ class Agent:
                 os.unlink(self._active / name)
             del self._runs[name]
         return {"ok": True}
+
+    def remove(self, job: int, attempt: int, keep: Sequence[str] = ()) -> Dict[str, Any]:
+        """Forget an attempt of which nothing lives, and remove its run directory but for the names in `keep`.
+
+        Returns:
+            {"ok": True}, or {"ok": False, "reason"}: it is not clear yet.
+        """
+        path = self._run_path(job, attempt)
+        answer = self.reap(job, attempt)
+        if not answer["ok"] or not path.is_dir():
+            return answer
+        if Attempt(f"{int(job)}.{int(attempt)}", RunDir(path), self._start_grace_s).held():
+            return {"ok": False, "reason": f"somebody still supervises attempt {job}.{attempt}"}
+        gone = self.root / "gone"
+        gone.mkdir(exist_ok=True)
+        for name in os.listdir(path):
+            if name not in keep:
+                with contextlib.suppress(OSError):
+                    os.replace(path / name, gone / f"{job}.{attempt}.{name[:64]}.{os.urandom(4).hex()}")
+        with contextlib.suppress(OSError):  # unless something is kept
+            os.rmdir(path)
+            os.rmdir(path.parent)
+        # A large one takes its time: nobody has to wait for it.
+        threading.Thread(target=_remove_all, args=(gone,), name="remove", daemon=True).start()
+        return {"ok": True}
+
+    def tidy(self, jobs: List[int]) -> Dict[str, Any]:
+        """Remove what is left of attempts that are not active here and whose job is none of `jobs` (the open ones)."""
+        removed = []
+        with contextlib.suppress(OSError):
+            for job in os.listdir(self.root / "attempts"):
+                for attempt in os.listdir(self.root / "attempts" / job):
+                    stays = f"{job}.{attempt}" in self._runs or int(job) in jobs
+                    if not stays and self.remove(int(job), int(attempt))["ok"]:
+                        removed.append([int(job), int(attempt)])
+        return {"removed": removed}
+
+    def _run_path(self, job: int, attempt: int) -> Path:
+        return self.root / "attempts" / str(int(job)) / str(int(attempt))
 
     def _know(self, name: str, path: Path) -> "Attempt":
         entry = self._runs.get(name)
@@ -342,6 +403,11 @@ class Agent:
                 with contextlib.suppress(BlockingIOError):
                     while True:
                         sock.recv(256)
+
+
+def _remove_all(folder: Path) -> None:
+    for name in os.listdir(folder):
+        remove_tree(folder / name)
 
 
 def _said(report: Report) -> str:

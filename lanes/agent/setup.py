@@ -230,7 +230,7 @@ def _hash_file(source: Path, copy: Optional[Path], tick: Tick) -> str:
                     view = view[out.write(view) :]
             tick()
     if copy is not None:
-        shutil.copymode(source, copy)
+        os.chmod(copy, os.stat(source).st_mode & 0o777 | 0o200)  # what is kept in a lane's store is read-only
     return h.hexdigest()
 
 

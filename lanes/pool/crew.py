@@ -37,9 +37,17 @@ def crew_key(spec: Mapping[str, Any]) -> str:
 
 
 def why_not(home: Home, spec: Mapping[str, Any]) -> str:
-    """Why cells of this spec cannot run in a pool here; empty when they can."""
+    """Why cells of this spec cannot run in a pool on this machine; empty when they can."""
     if not _same_python(str(spec["python"])):
         return f"it wants the interpreter {spec['python']}, and warm workers run {sys.executable}"
+    for item in spec.get("inputs") or ():
+        if item.get("lane"):
+            return f"its input {item['name']!r} lies on lane {item['lane']}"
+    return why_not_anywhere(home, spec)
+
+
+def why_not_anywhere(home: Home, spec: Mapping[str, Any]) -> str:
+    """Why cells of this spec cannot run in any pool; empty when they can."""
     if spec["needs"].get("gpus"):
         return "it needs a GPU, which a warm worker would hold between batches"
     most = spec["needs"].get("memory_mb")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from core.states import AttemptState, Cause
 from lanes.pool.crew import Running, Worker
@@ -75,7 +75,17 @@ def never_ready(batch: Batch, deaths: int, error: BaseException | None, *, late:
     return BatchDone(batch.nonce, [], [], back, {}, 0.0, None, worker_died=True)
 
 
-def not_begun(run: Running) -> BatchDone:
+class Asked(Protocol):
+    """A batch that was given to a pool, and which of its cells are to stop: job -> (when it was asked, cause)."""
+
+    @property
+    def batch(self) -> Batch: ...
+
+    @property
+    def stops(self) -> Mapping[int, tuple[float, str]]: ...
+
+
+def not_begun(run: Asked) -> BatchDone:
     """No worker has seen it."""
     ends = [
         CellEnd(c.job, c.attempt, AttemptState.CANCELLED, Cause(run.stops[c.job][1]), _stopped(run.stops[c.job][1]))

@@ -46,7 +46,7 @@ class Pool:
 
     def __init__(self, home: Home, say: Callable[[Message], None]) -> None:
         self._home = home
-        self._say = say
+        self.say = say
         self._lock = threading.RLock()
         self._crews: dict[str, Crew] = {}
         self._keys: dict[str, str] = {}  # spec digest -> crew key
@@ -374,4 +374,4 @@ class Pool:
 
     def _tell(self, batch: Batch, done: BatchDone) -> None:
         if not self._closed:
-            self._say(("batch", batch.lane, done))
+            self.say(("batch", batch.lane, done))

@@ -12,9 +12,14 @@ _NEWEST = 0.5  # weight of the newest batch in the running mean
 
 
 class Sizer:
-    """The running estimate for one crew."""
+    """The running estimate for one crew on one lane.
 
-    def __init__(self) -> None:
+    Args:
+        target_s: how long a batch should take.
+    """
+
+    def __init__(self, target_s: float = TARGET_S) -> None:
+        self._target_s = target_s
         self._per_cell: float | None = None
         self._last = 0
 
@@ -22,7 +27,7 @@ class Sizer:
         """Cells for the next batch: between 1 and MOST."""
         if self._per_cell is None:
             return FIRST
-        wanted = int(TARGET_S / self._per_cell) if self._per_cell * MOST > TARGET_S else MOST
+        wanted = int(self._target_s / self._per_cell) if self._per_cell * MOST > self._target_s else MOST
         return max(1, min(wanted, max(self._last, 1) * GROWTH, MOST))
 
     def seconds(self, cells: int) -> float:

@@ -104,7 +104,7 @@ def test_everything_that_was_asked_for_is_recorded(home: Home, here: Path, ask: 
     assert what["outputs"] == ["out/x.csv"]
     assert what["entry"] == "toymodule:Program"
     assert what["code"]["subdir"] == "sub"
-    assert what["on_unreachable"] == "requeue-after:7200s"
+    assert what["on_unreachable"] == "requeue-after:7200"
     assert what["python"] == sys.executable
     assert (home.code / what["code"]["store"] / "train.py").is_file()
     stored = home.code / what["kind_code"]["store"]

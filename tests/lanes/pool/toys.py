@@ -231,13 +231,18 @@ Put = Callable[..., Cell]
 class Bench:
     """A home with a pool, and the inbox that the controller would have."""
 
+    lane = "local"
+
     def __init__(self, home: Home, folder: Path) -> None:
         self.home = home
         self.folder = folder
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.pool = Pool(home, self.inbox.put)
+        self.pool: Any = self.make_pool()
         self._numbers = itertools.count(1)
         self._specs = itertools.count(1)
+
+    def make_pool(self) -> Any:
+        return Pool(self.home, self.inbox.put)
 
     def snapshot(self, source: str = SOURCE, module: str = "pooltoys", cls: str = "Toy") -> CodeRef:
         """Put the kind in `source` into the home's store. Its file stays importable here, as a user's would."""
@@ -281,7 +286,7 @@ class Bench:
         batch = Batch(
             nonce=nonce,
             dir=f"{cells[0].job}-{nonce}",
-            lane="local",
+            lane=self.lane,
             spec_digest=sha(spec),
             spec=spec,
             grant={"cores": cores, "memory_mb": spec["needs"]["memory_mb"], "gpus": [], "resources": []},
@@ -306,7 +311,7 @@ class Bench:
             self.pool.tick()
             with contextlib.suppress(queue.Empty):
                 what, lane, done = self.inbox.get(timeout=0.05)
-                assert (what, lane) == ("batch", "local")
+                assert (what, lane) == ("batch", self.lane), (what, lane, done)
                 return done  # type: ignore[no-any-return]
         raise AssertionError(f"none of {sorted(self.pool.in_flight())} ended")
 

@@ -1,0 +1,500 @@
+"""Warm workers of this lane, as the head asks for them: batches are taken, ends are told until the head has them.
+
+Nothing is kept in memory that matters: crews, orders and ends are files (see lanes.pool.post), workers and their
+keepers outlive this process and the link, and an agent that was killed is replaced by one that knows as much. Every
+method may be repeated. Standard library only, Python 3.9.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Set
+
+from core.fsio import no_space, write_json
+from lanes.agent import failpoint, keeper, procs, spawn
+from lanes.agent.safe import open_plain, read_dict
+from lanes.pool import post
+from lanes.pool import words as w
+from lanes.pool.words import Words
+
+LOOK_S = 0.25
+START_S = 20.0  # a keeper that has not taken its lock by then never will
+INLINE = 1 << 20  # files of this size travel with the answer, larger ones are asked for
+FRAME = 4 << 20
+REFUSED_S = 5.0  # for so long no worker is made for a kind that could not be loaded
+START_DEATHS = 3  # so many workers of a crew may die in a row before their kind was loaded
+AHEAD_S = 2.0  # a batch that was sent ahead waits no longer than this
+_REMEMBERED = 4096
+_TMP_ROOM = 60  # sockets below TMPDIR (107 bytes at most) need what is left for names of their own
+_CODE_ROOT = Path(__file__).resolve().parents[2]
+
+
+class Crews:
+    """All crews of one lane.
+
+    Args:
+        root: the agent's own folder on this lane; `base`: the folder that all heads share (not used yet).
+    """
+
+    def __init__(self, root: Path, base: Optional[Path] = None) -> None:
+        self.root = Path(root)
+        self.base = base
+        self.crews = self.root / "crews"
+        self.ends = self.root / post.ENDS
+        self.batches = self.root / post.BATCHES
+        self.bells = self.root / post.BELLS
+        for folder in (self.crews, self.ends, self.batches, self.bells):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._boot = procs.boot_id()
+        self._guard = threading.RLock()
+        self._bell = post.Bell(self.bells, post.AGENT_BELL)
+        self._launched: List["subprocess.Popen[bytes]"] = []
+        self._since: Dict[str, float] = {}  # worker's folder, or order, -> when we first met it
+
+    # What the head asks.
+
+    def crew_begin(self, crew: str, setup: Dict[str, Any]) -> Dict[str, Any]:
+        """Make a crew known. Its workers are started when there are batches for them.
+
+        Args:
+            setup: kind_path, entry, python, env, cores, gpus, memory_mb, setup_s, idle_s, protocol, marker, and `ray`
+                when its workers are started by Ray and not by us.
+        """
+        folder = self._crew(crew)
+        try:
+            (folder / post.ORDERS).mkdir(parents=True, exist_ok=True, mode=0o700)
+            setup = {**setup, "python": setup.get("python") or sys.executable}
+            if read_dict(folder / post.SETUP) != setup:
+                write_json(folder / post.SETUP, setup, sync=False)
+            # The store asks here which snapshots are still in use.
+            used = self.batches / f".crew-{crew}"
+            used.mkdir(exist_ok=True)
+            write_json(used / "spec.json", {"kind_path": setup["kind_path"]}, sync=False)
+        except OSError as error:
+            return _refused(error, "the crew's folder cannot be made")
+        return {"ok": True, "root": str(self.root)}
+
+    def crew_send(self, crew: str, number: int, nonce: str, ahead: bool, order: bytes) -> Dict[str, Any]:
+        """Take a batch, unless it was taken before.
+
+        Args:
+            number: orders the batches that wait.
+            order: as lanes.pool.post has it.
+        """
+        folder = self._crew(crew)
+        if not post.NONCE.fullmatch(nonce):
+            raise ValueError(f"{nonce[:40]!r} names no batch")
+        with self._guard:
+            if not (folder / post.SETUP).exists():
+                return {"ok": False, "cause": "unknown-crew", "reason": f"the crew {crew} is not known here"}
+            if nonce not in self._known():
+                tmp = folder / f".{nonce}.{os.urandom(4).hex()}"
+                try:
+                    with open(tmp, "wb") as f:
+                        f.write(order)
+                    os.rename(tmp, folder / post.ORDERS / post.order_name(number, nonce, ahead))
+                except OSError as error:
+                    with contextlib.suppress(OSError):
+                        os.unlink(tmp)
+                    return _refused(error, "the batch cannot be written down")
+                failpoint("crews.after_order")
+            self._tend_crew(folder)
+        for worker in self._workers(folder):
+            post.ring(self.bells, worker.name)
+        return {"ok": True}
+
+    def crew_poll(self, acked: List[str], wait_s: float = 0.0) -> Dict[str, Any]:
+        """How batches ended; at once when there is an end that is not acknowledged, else after `wait_s`.
+
+        Args:
+            acked: ends that the head has: they are forgotten, with their run directories.
+
+        Returns:
+            {"boot_id", "ends": [{...as published, "files": [[name, size, inline]]}], "data": the inline files one
+            after the other, "known": every nonce that is here in any way, "wants": folders of workers that Ray is to
+            start, "workers": how many there are, "refused": {crew: why its kind cannot be loaded}}
+        """
+        for nonce in acked:
+            self._forget(nonce)
+        deadline = time.monotonic() + wait_s
+        while True:
+            with self._guard:
+                self._tend()
+                ends = self._ended()
+            now = time.monotonic()
+            if ends or now >= deadline or self._wanted():
+                break
+            self._bell.wait(min(LOOK_S, deadline - now))
+        told: List[Dict[str, Any]] = []
+        parts: List[bytes] = []
+        size = 0
+        for end in ends:
+            if told and size >= FRAME:
+                break
+            found = self._files(end, parts)
+            size += sum(row[1] for row in found if row[2])
+            told.append({**end, "files": found})
+        refused = {}
+        for folder in self._folders():
+            state = read_dict(folder / post.STATE)
+            if state.get("refused"):
+                refused[folder.name] = str(state["refused"])
+        return {
+            "boot_id": self._boot,
+            "ends": told,
+            "data": b"".join(parts),
+            "known": sorted(self._known()),
+            "wants": self._wanted(),
+            "workers": sum(len(self._workers(f)) for f in self._folders()),
+            "refused": refused,
+        }
+
+    def crew_read(self, nonce: str, name: str, offset: int, size: int) -> bytes:
+        """Bytes of a file in the run directory of a batch that has ended."""
+        end = read_dict(self.ends / self._checked(nonce))
+        folder = self._dir_of(end)
+        if folder is None or name not in os.listdir(folder):
+            raise FileNotFoundError(f"batch {nonce} has no file {name!r} here")
+        with open_plain(folder / name) as f:
+            f.seek(offset)
+            return f.read(min(size, FRAME))
+
+    def crew_stop_cells(self, stops: Dict[str, Dict[str, str]]) -> Dict[str, Any]:
+        """Have cells stopped: {nonce: {job: cause}}. A batch that nobody has begun is given back whole."""
+        with self._guard:
+            for nonce, jobs in stops.items():
+                if self._take_back(nonce):
+                    continue
+                worker = self._worker_of(nonce)
+                if worker is None:
+                    continue
+                said = read_dict(worker / post.STOP)
+                said = {nonce: {**(said.get(nonce) or {}), **jobs}}
+                with contextlib.suppress(OSError):
+                    write_json(worker / post.STOP, said, sync=False)
+                    page = Words(worker / post.WORDS)
+                    page.view[w.STOP] = page.view[w.STOP] + 1
+                    page.close()
+        return {"ok": True}
+
+    def crew_drop(self, nonces: List[str]) -> Dict[str, Any]:
+        """Batches that the head does not want (any more): what waits is removed, what runs is killed."""
+        with self._guard:
+            for nonce in nonces:
+                self._take_back(nonce)
+                worker = self._worker_of(nonce)
+                if worker is not None:
+                    with contextlib.suppress(OSError):
+                        (worker / post.KILL).write_bytes(b"")
+                self._forget(nonce)
+        return {"ok": True}
+
+    def crew_end(self, crew: Optional[str] = None) -> Dict[str, Any]:
+        """End the workers (of one crew). What they had comes back as it was left. Call it until none is left."""
+        with self._guard:
+            left = 0
+            for folder in self._folders():
+                if crew is None or folder.name == crew:
+                    for worker in self._workers(folder):
+                        left += 1
+                        with contextlib.suppress(OSError):
+                            (worker / post.KILL).write_bytes(b"")
+            self._tend()
+        return {"ok": True, "left": left}
+
+    # Workers.
+
+    def _tend(self) -> None:
+        self._launched = [p for p in self._launched if p.poll() is None]
+        if len(self._since) > _REMEMBERED:
+            self._since.clear()
+        for folder in self._folders():
+            self._tend_crew(folder)
+
+    def _tend_crew(self, folder: Path) -> None:
+        """Bury the dead, give back what waited too long, and start the workers that are missing."""
+        now = time.monotonic()
+        state = read_dict(folder / post.STATE)
+        before = dict(state)
+        idle = warming = busy = 0
+        for worker in self._workers(folder):
+            gone = self._look_at(worker)
+            if gone is not None:
+                self._count(folder, state, gone)
+                shutil.rmtree(worker, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    os.unlink(self.bells / worker.name)
+                self._since.pop(str(worker), None)
+                continue
+            ready = _ready(worker)
+            has = (worker / post.ORDER).exists()
+            warming, busy, idle = warming + (not ready), busy + has, idle + (ready and not has)
+            if ready:
+                state.update(deaths=0, refused="")
+        if state.get("refused") and time.time() - float(state.get("refused_at") or 0) > REFUSED_S:
+            state["refused"] = ""
+        rest = []
+        for name, nonce, ahead in post.waiting(folder):
+            since = self._since.setdefault(name, now)
+            if state.get("refused") and not (ahead and busy):
+                self._end_waiting(folder, name, nonce, {"how": "refused", "message": state["refused"]})
+            elif ahead and (now - since > AHEAD_S or not (busy or idle or warming)):
+                self._end_waiting(folder, name, nonce, {"how": "back"})
+            else:
+                rest.append(ahead)
+        if state != before:
+            with contextlib.suppress(OSError):
+                write_json(folder / post.STATE, state, sync=False)
+        for _ in range(sum(not ahead for ahead in rest) - idle - warming):
+            self._start(folder)
+
+    def _look_at(self, worker: Path) -> Optional[Dict[str, Any]]:
+        """None while it is kept; else how it ended."""
+        gone = read_dict(worker / post.GONE)
+        if gone:
+            return gone
+        setup = read_dict(worker / post.SETUP)
+        if not setup:
+            return {"ready": False, "code": None}  # it was never made
+        lock = keeper.take_lock(worker)
+        if lock is None:
+            return None
+        try:
+            reboot = setup.get("boot_id") != self._boot
+            since = self._since.setdefault(str(worker), time.monotonic())
+            if not reboot and time.monotonic() - since < START_S and not _pid(worker):
+                return None  # its keeper is about to begin
+            keeper.bury(worker, reboot=reboot)
+        except FileNotFoundError:
+            return None  # the agent before us did it, and is not quite gone
+        finally:
+            os.close(lock)
+        return read_dict(worker / post.GONE)
+
+    def _count(self, folder: Path, state: Dict[str, Any], gone: Dict[str, Any]) -> None:
+        """What the end of a worker says about its crew."""
+        if gone.get("ready") or gone.get("reboot"):
+            return
+        if gone.get("refused"):
+            state.update(refused=str(gone["refused"]), refused_at=time.time())
+            return
+        state["deaths"] = int(state.get("deaths") or 0) + 1
+        first = next((row for row in post.waiting(folder) if not row[2]), None)
+        if first is not None and (gone.get("late") or state["deaths"] >= START_DEATHS):
+            end = {"how": "never", "late": bool(gone.get("late")), "deaths": state["deaths"]}
+            self._end_waiting(folder, first[0], first[1], end)
+
+    def _start(self, folder: Path) -> None:
+        setup = read_dict(folder / post.SETUP)
+        name = f"{folder.name}-{os.urandom(4).hex()}"
+        worker = folder / name
+        try:
+            (worker / post.WORK).mkdir(parents=True, mode=0o700)
+            Words(worker / post.WORDS, create=True).close()
+            tmp = _short_tmp(worker)
+            marker = f"{setup['marker']}:{name}"
+            told = {
+                **setup,
+                "folder": str(worker),
+                "crew": str(folder),
+                "ends": str(self.ends),
+                "bells": str(self.bells),
+                "bell": name,
+                "spare": str(self.batches / ".spare" / name),
+                "boot_id": self._boot,
+                "marker": marker,
+                "tmp": tmp,
+                "env": environment(setup, marker, tmp),
+            }
+            write_json(worker / post.SETUP, told, sync=False)
+            failpoint("crews.before_launch")
+            self._launched.append(keeper.launch(worker, _CODE_ROOT, _keeper_env()))
+            self._since[str(worker)] = time.monotonic()
+        except OSError as error:
+            shutil.rmtree(worker, ignore_errors=True)
+            first = next((row for row in post.waiting(folder) if not row[2]), None)
+            if first is not None:
+                end = {"how": "not-started", "message": f"no worker could be started: {error}", "full": no_space(error)}
+                self._end_waiting(folder, first[0], first[1], end)
+
+    def _wanted(self) -> List[str]:
+        """Folders of workers that Ray is to start."""
+        found = []
+        for folder in self._folders():
+            if read_dict(folder / post.SETUP).get("ray"):
+                found += [str(x) for x in self._workers(folder) if not _pid(x) and not (x / post.GONE).exists()]
+        return found
+
+    # Batches.
+
+    def _ended(self) -> List[Dict[str, Any]]:
+        found = []
+        for nonce in sorted(os.listdir(self.ends)):
+            if post.NONCE.fullmatch(nonce):
+                end = read_dict(self.ends / nonce)
+                if end:
+                    found.append(end)
+        return found
+
+    def _files(self, end: Dict[str, Any], parts: List[bytes]) -> List[List[Any]]:
+        folder = self._dir_of(end)
+        found: List[List[Any]] = []
+        if folder is None:
+            return found
+        for name in sorted(os.listdir(folder)):
+            if name.startswith("."):
+                continue
+            with contextlib.suppress(OSError), open_plain(folder / name) as f:
+                size = os.fstat(f.fileno()).st_size
+                blob = f.read(INLINE) if size <= INLINE else b""
+                inline = size <= INLINE
+                found.append([name, len(blob) if inline else size, inline])
+                if inline:
+                    parts.append(blob)
+        return found
+
+    def _dir_of(self, end: Dict[str, Any]) -> Optional[Path]:
+        name = str(end.get("dir") or "")
+        folder = self.batches / name
+        return folder if post.DIR.fullmatch(name) and folder.is_dir() and not folder.is_symlink() else None
+
+    def _forget(self, nonce: str) -> None:
+        place = self.ends / self._checked(nonce)
+        folder = self._dir_of(read_dict(place))
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place)
+
+    def _take_back(self, nonce: str) -> bool:
+        """A batch that nobody has begun is ended as such. False when there is none."""
+        for folder in self._folders():
+            for name, waits, _ahead in post.waiting(folder):
+                if waits == nonce and self._end_waiting(folder, name, nonce, {"how": "back"}):
+                    return True
+        return False
+
+    def _end_waiting(self, folder: Path, name: str, nonce: str, end: Dict[str, Any]) -> bool:
+        taken = folder / f".taken-{nonce}"
+        if not post.claim(folder, name, taken):
+            return False
+        try:
+            post.publish(self.ends, nonce, {**end, "crew": folder.name})
+        except OSError:
+            os.rename(taken, folder / post.ORDERS / name)  # no room to say so: it goes on waiting
+            return False
+        self._since.pop(name, None)
+        with contextlib.suppress(OSError):
+            os.unlink(taken)
+        return True
+
+    def _worker_of(self, nonce: str) -> Optional[Path]:
+        for folder in self._folders():
+            for worker in self._workers(folder):
+                order = post.read_order(worker / post.ORDER)
+                if order is not None and order.get("nonce") == nonce:
+                    return worker
+        return None
+
+    def _known(self) -> Set[str]:
+        """Every batch that is here: waits, is with a worker, or has ended. In this order, in which a batch goes."""
+        found: Set[str] = set()
+        for folder in self._folders():
+            found.update(nonce for _, nonce, _ in post.waiting(folder))
+            for worker in self._workers(folder):
+                order = post.read_order(worker / post.ORDER)
+                if order is not None:
+                    found.add(str(order.get("nonce")))
+        found.update(n for n in os.listdir(self.ends) if post.NONCE.fullmatch(n))
+        return found
+
+    # Folders.
+
+    def _crew(self, crew: str) -> Path:
+        if not post.CREW.fullmatch(crew):
+            raise ValueError(f"{crew[:40]!r} names no crew")
+        return self.crews / crew
+
+    def _checked(self, nonce: str) -> str:
+        if not post.NONCE.fullmatch(nonce):
+            raise ValueError(f"{nonce[:40]!r} names no batch")
+        return nonce
+
+    def _folders(self) -> Iterator[Path]:
+        for name in sorted(os.listdir(self.crews)):
+            if post.CREW.fullmatch(name):
+                yield self.crews / name
+
+    def _workers(self, folder: Path) -> List[Path]:
+        try:
+            return [folder / name for name in sorted(os.listdir(folder)) if name.startswith(folder.name + "-")]
+        except OSError:
+            return []
+
+
+def environment(setup: Dict[str, Any], marker: str, tmp: str) -> Dict[str, str]:
+    """The whole environment of a worker, as lanes.agent.spawn makes it for an attempt."""
+    cores = str(max(1, int(setup.get("cores") or 1)))
+    env = {name: os.environ[name] for name in spawn.INHERITED if name in os.environ}
+    env.setdefault("PATH", spawn.DEFAULT_PATH)
+    env.setdefault("LANG", "C.UTF-8")
+    env["PYTHONUNBUFFERED"] = "1"
+    env.update(dict.fromkeys(spawn.THREADS, cores))
+    # Threads that spin while they wait for one another starve the neighbours they wait for.
+    env.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0", KMP_BLOCKTIME="0")
+    env.update({str(k): str(v) for k, v in (setup.get("env") or {}).items()})
+    env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    env["CUDA_VISIBLE_DEVICES"] = ",".join(str(g) for g in setup.get("gpus") or ())
+    env["TMPDIR"] = tmp
+    env["LAB_CORES"] = cores
+    env[procs.MARKER] = marker
+    env["PYTHONPATH"] = str(setup["kind_path"])
+    env["PYTHONSAFEPATH"] = "1"
+    return env
+
+
+def _keeper_env() -> Dict[str, str]:
+    """Without the marker: the keeper ends whatever has it."""
+    env = {name: os.environ[name] for name in spawn.INHERITED if name in os.environ}
+    env.setdefault("PATH", spawn.DEFAULT_PATH)
+    return env
+
+
+def _short_tmp(worker: Path) -> str:
+    place = str(worker / post.WORK)
+    if len(os.fsencode(place)) <= _TMP_ROOM:
+        return place
+    link = f"/tmp/lab-{os.getuid()}-{os.urandom(8).hex()}.tmp"
+    with contextlib.suppress(OSError):
+        os.symlink(place, link)
+        return link
+    return place
+
+
+def _ready(worker: Path) -> bool:
+    return _word(worker, w.READY) != 0
+
+
+def _pid(worker: Path) -> int:
+    return _word(worker, w.PID)
+
+
+def _word(worker: Path, which: int) -> int:
+    try:
+        with open(worker / post.WORDS, "rb") as f:
+            f.seek(8 * which)
+            return int.from_bytes(f.read(8), sys.byteorder)
+    except OSError:
+        return 0
+
+
+def _refused(error: OSError, what: str) -> Dict[str, Any]:
+    cause = "disk-full" if no_space(error) else "setup"
+    return {"ok": False, "cause": cause, "reason": f"{what}: {error}"}

@@ -1,0 +1,240 @@
+"""What people ask of the controller about a lane: probe, admit, provision, hash, give up.
+
+Each such question is an event of the journal, handled on a thread of its own (it may take minutes, and the lane may not
+answer at all) and answered by another event, for which whoever asked waits. A thread never touches the controller's
+state: it puts messages into the inbox. What was asked and not answered when a controller died is taken up by the next.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from core.cluster import LaneConfig
+from core.errors import LabError
+from core.home import Home
+from core.journal import Event, query
+from core.journal.query import AskRow
+from core.states import AttemptState, Cause, EventKind, LaneState
+from lanes import decide
+from lanes.decide import Ended
+from lanes.later import Message
+from lanes.mirror import Mirror, say
+from lanes.remote import RemoteHandle
+from lanes.roster import Roster
+from lanes.transport import LinkDown, LinkRefused, RemoteError
+
+_REVOKE_S = 10.0  # for so long a lane that is given up is asked to end what runs there
+
+# What is asked -> who answers: module and function(access, data) -> {"ok", "message", "hint", "data"}.
+_HANDLERS = {
+    "probe": ("lanes.admission", "probe"),
+    "admit": ("lanes.admission", "admit"),
+    "provision": ("lanes.environment", "provision"),
+    "data": ("lanes.carrier", "data"),
+}
+
+# What a handler may say to the controller while it works.
+SAID = frozenset({"rung", "admitted", "admitting", "quarantine", "cancel", "progress"})
+
+Answer = dict[str, Any]
+
+
+class LaneAccess:
+    """One lane, as those see it who answer questions about it. Safe to use from any thread."""
+
+    def __init__(self, home: Home, handle: RemoteHandle, inbox: Callable[[Message], None]) -> None:
+        self.home = home
+        self.name = handle.name
+        self.config: LaneConfig = handle.config
+        self._handle = handle
+        self._inbox = inbox
+
+    def call(self, method: str, *args: Any, timeout_s: float = 60.0, **named: Any) -> Any:
+        """Call the lane's agent. Raises LinkDown, LinkRefused, RemoteError."""
+        return self._handle.ask(method, *args, timeout_s=timeout_s, **named)
+
+    def carrier(self, method: str, *args: Any, **named: Any) -> Any:
+        """Call the lane's carrier."""
+        return self._handle.carry(method, *args, **named)
+
+    def link(self) -> dict[str, Any]:
+        return self._handle.link()
+
+    def knock(self) -> None:
+        self._handle.knock()
+
+    def close_for(self, seconds: float) -> None:
+        """Close every connection to the lane and open none for so long. Returns after it."""
+        self._handle.close_for(seconds)
+
+    @property
+    def interpreter(self) -> str | None:
+        return self._handle.interpreter
+
+    def say(self, what: str, body: Any) -> None:
+        """Tell the controller: "rung", "admitted", "admitting", "cancel", "quarantine", "progress"."""
+        self._inbox((what, self.name, body))
+
+
+class Asks:
+    """The controller's side. All but the handlers themselves runs on the controller's thread."""
+
+    def __init__(self, mirror: Mirror, roster: Roster, inbox: Callable[[Message], None]) -> None:
+        self.m = mirror
+        self.roster = roster
+        self._inbox = inbox
+        self._busy: dict[int, AskRow] = {}
+
+    def look(self) -> None:
+        """Begin what was asked since the last look."""
+        for ask in query.open_asks(self.m.journal.conn):
+            if ask.seq in self._busy:
+                continue
+            self._busy[ask.seq] = ask
+            try:
+                self._begin(ask)
+            except LabError as error:
+                self.answer(ask.seq, {"ok": False, "message": str(error.message), "hint": error.hint or ""})
+
+    def _begin(self, ask: AskRow) -> None:
+        self.roster.reload()  # whoever asks about a lane may just have declared it
+        if ask.what in ("reload", "trusted"):
+            handle = self.m.handles.get(ask.lane)
+            said: Answer = {"ok": True, "message": "cluster.yaml is read again"}
+            if isinstance(handle, RemoteHandle):
+                self._thread(ask, functools.partial(_knock, handle, said))
+            else:
+                self.answer(ask.seq, said)
+            return
+        if ask.what == "down":
+            self._down(ask)
+            return
+        book, handle = self.m.books.get(ask.lane), self.m.handles.get(ask.lane)
+        if book is None:
+            self.answer(ask.seq, {"ok": False, "message": f"there is no lane {ask.lane}", "hint": "see `lab lanes`"})
+            return
+        if not book.config.remote:
+            message = f"lane {ask.lane} is this machine: there is nothing to {ask.what}"
+            self.answer(ask.seq, {"ok": False, "message": message, "hint": ""})
+            return
+        if handle is None and book.state is LaneState.DOWN:  # it was given up, and is wanted again
+            self.roster.set_state(ask.lane, LaneState.UP, "")
+        handle = self.roster.contact(ask.lane)
+        if ask.what not in _HANDLERS:
+            self.answer(ask.seq, {"ok": False, "message": f"{ask.what!r} cannot be asked", "hint": ""})
+            return
+        assert isinstance(handle, RemoteHandle)
+        access = LaneAccess(self.m.home, handle, self._inbox)
+        module, function = _HANDLERS[ask.what]
+        self._thread(ask, lambda: getattr(importlib.import_module(module), function)(access, ask.data))
+
+    def _thread(self, ask: AskRow, work: Callable[[], Answer]) -> None:
+        def run() -> None:
+            try:
+                answer = work()
+            except LinkRefused as error:
+                answer = {"ok": False, "message": error.message, "hint": error.hint, "data": {"rung": error.rung}}
+            except LinkDown as error:
+                hint = f"see `lab lanes -v` and `ssh {ask.lane}`; the controller goes on trying"
+                answer = {"ok": False, "message": f"lane {ask.lane} cannot be reached: {error}", "hint": hint}
+            except RemoteError as error:
+                answer = {"ok": False, "message": f"the lane answered with an error: {error}", "hint": ""}
+            except LabError as error:
+                answer = {"ok": False, "message": str(error.message), "hint": error.hint or ""}
+            except Exception as error:
+                say(f"lane {ask.lane}: {ask.what}: a bug of ours\n{traceback.format_exc()}")
+                answer = {
+                    "ok": False,
+                    "message": f"{type(error).__name__}: {error}",
+                    "hint": "see the controller's log",
+                }
+            self._inbox(("answered", ask.lane, (ask.seq, answer)))
+
+        threading.Thread(target=run, name=f"{ask.what}-{ask.lane}", daemon=True).start()
+
+    def answer(self, seq: int, answer: Answer) -> None:
+        """Record the answer."""
+        ask = self._busy.pop(seq, None)
+        if ask is None:
+            return
+        data = {"ask": seq, "ok": bool(answer.get("ok")), "message": str(answer.get("message") or "")}
+        data.update(hint=str(answer.get("hint") or ""), data=answer.get("data") or {})
+        self.m.record([Event(EventKind.LANE_ANSWERED, lane=ask.lane, data=data)])
+
+    # What the handlers say meanwhile.
+
+    def hear(self, what: str, lane: str, body: Any) -> None:
+        book = self.m.books.get(lane)
+        if what == "rung":
+            self.m.record([Event(EventKind.RUNG, lane=lane, data=dict(body))])
+        elif what == "admitted":
+            self.roster.grant(lane, str(body["role"]), bool(body["ok"]), str(body.get("reason") or ""))
+        elif what == "admitting" and book is not None:
+            book.admitting = bool(body)
+            self.m.stale = True
+        elif what == "quarantine":
+            self.roster.set_state(lane, LaneState.QUARANTINED, str(body))
+        elif what == "cancel":
+            self._cancel(body[0], str(body[1]))
+
+    def _cancel(self, jobs: list[int], reason: str) -> None:
+        """Jobs of a ladder that can no longer be climbed."""
+        events: list[Event] = []
+        for number in jobs:
+            job = query.job(self.m.journal.conn, number)
+            if job.state.terminal:
+                continue
+            mine = [a for a in self.m.open.values() if a.job == number]
+            if mine:
+                events.append(Event(EventKind.CANCELLING, job=number, data={"reason": reason}))
+            else:
+                events.append(decide.cancelled_in_queue(job, reason))
+            for attempt in mine:
+                self.m.tell_stop(attempt, Cause.CANCELLED)
+        if events:
+            self.m.record(events)
+
+    # Giving a lane up.
+
+    def _down(self, ask: AskRow) -> None:
+        """What runs there is recorded as lost and goes back to the queue; when it can be told, it is revoked."""
+        name, reason = ask.lane, str(ask.data.get("reason") or "given up")
+        book = self.m.books.get(name)
+        if book is None or not book.config.remote:
+            message = f"there is no remote lane {name}"
+            self.answer(ask.seq, {"ok": False, "message": message, "hint": "`lab lane drain` empties a local one"})
+            return
+        lost = [a for a in self.m.open.values() if a.lane == name]
+        self.roster.set_state(name, LaneState.DOWN, reason)
+        for attempt in lost:
+            end = Ended(AttemptState.LOST, Cause.UNREACHABLE, f"its lane was given up: {reason}")
+            self._inbox(("lost", name, ((attempt.job, attempt.n), end)))
+        if book.batches:
+            self._inbox(("lane-gone", name, reason))
+        handle = self.m.handles.get(name)
+        count = f"{len(lost)} attempts there go back to the queue" if lost else "nothing ran there"
+        if not isinstance(handle, RemoteHandle):
+            self.answer(ask.seq, {"ok": True, "message": f"lane {name} is down: {count}"})
+            return
+        reached = not book.link and bool(book.hello)
+
+        def work() -> Answer:
+            if not reached:
+                hint = "when it comes back, what still runs there is revoked and nothing of it is taken"
+                return {"ok": True, "message": f"lane {name} is down: {count}", "hint": hint}
+            left = handle.let_go(_REVOKE_S)
+            self._inbox(("leave", name, None))
+            message = f"lane {name} is down: {count}"
+            return {"ok": True, "message": message, "hint": left, "data": {"attempts": len(lost)}}
+
+        self._thread(ask, work)
+
+
+def _knock(handle: RemoteHandle, answer: Answer) -> Answer:
+    handle.knock()
+    return answer

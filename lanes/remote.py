@@ -1,0 +1,286 @@
+"""The controller's hold on a lane that is reached over ssh.
+
+As with every lane, one thread listens and one tells. What differs: the link may be down, for minutes or days, and
+that is news of its own; what an attempt needs is sent before it starts, and what it leaves is fetched, by workers that
+neither the listener nor a cancel ever waits for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from core.cluster import LaneConfig
+from core.home import Home
+from lanes.environment.which import known, lane_python
+from lanes.handle import LaneHandle
+from lanes.later import Message
+from lanes.transport import LinkDown, LinkRefused, RemoteError
+
+_POLL_S = 2.0
+_ANSWER_S = 30.0  # a call whose answer takes longer than this counts as lost
+_PAUSE_S = 1.0  # between two looks at a link that is down
+_CARRIERS = 4  # attempts that are sent or fetched at once
+
+
+class RemoteHandle(LaneHandle):
+    """A lane at the far end of a link."""
+
+    def __init__(self, home: Home, config: LaneConfig, inbox: Callable[[Message], None]) -> None:
+        super().__init__(home, config, inbox)
+        # Apart, so that results come back however much there is to send.
+        self._workers = {
+            what: ThreadPoolExecutor(_CARRIERS, thread_name_prefix=f"{what}-{config.name}")
+            for what in ("begin", "fetch")
+        }
+        self._under_way: set[tuple[str, int, int]] = set()  # begins and fetches, so that none is done twice at once
+        self._root = ""  # the agent's folder on the lane, as it said
+
+    @property
+    def remote(self) -> bool:
+        return True
+
+    @property
+    def interpreter(self) -> str | None:
+        """For attempts; None: the one that runs the agent."""
+        return lane_python(self.config, known(self._home, self.name))
+
+    def stop(self) -> None:
+        super().stop()
+        for workers in self._workers.values():
+            workers.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """Stop, and end the actor with its connection: this lane is no longer ours."""
+        self.stop()
+        with self._lock:
+            actor, self._actor = self._actor, None
+        if actor is not None:
+            import ray
+
+            with contextlib.suppress(Exception):
+                ray.get(actor.close.remote(), timeout=5)
+            with contextlib.suppress(Exception):
+                ray.kill(actor)
+
+    # What others ask of the lane, on threads of their own.
+
+    def ask(self, method: str, *args: Any, timeout_s: float = 60.0, **named: Any) -> Any:
+        """Call the lane's agent. Raises LinkDown, LinkRefused, RemoteError."""
+        return self._do("call", method, *args, timeout_s=timeout_s, **named)
+
+    def carry(self, method: str, *args: Any, **named: Any) -> Any:
+        """Call the lane's carrier."""
+        return self._do("carry", method, *args, **named)
+
+    def link(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._do("link")
+        return found
+
+    def knock(self) -> None:
+        self._do("knock")
+
+    def close_for(self, seconds: float) -> None:
+        """Close every connection, and open none for so long."""
+        self._do("drop", float(seconds))
+        self._stopping.wait(seconds)
+
+    def let_go(self, patience_s: float) -> str:
+        """Have everything of ours on the lane revoked, then give up its ownership.
+
+        Returns:
+            empty, or one sentence about what would not end.
+        """
+        deadline = time.monotonic() + patience_s
+        while True:
+            frame = self.ask("poll", None, 0.5, timeout_s=_ANSWER_S)
+            left = [r for r in frame["reports"] if not r.get("clear")]
+            if not left or time.monotonic() > deadline:
+                break
+            for report in left:
+                self.ask("signal", int(report["job"]), int(report["attempt"]), "revoke", timeout_s=_ANSWER_S)
+        if left:
+            return f"{len(left)} attempts there have not ended yet"
+        self.ask("release", timeout_s=_ANSWER_S)
+        return ""
+
+    def fetch(self, job: int, n: int, then: Callable[[Exception | None], None], *, sealed: bool = True) -> None:
+        """Bring what an attempt has left to the head, on one of our workers, then call `then` there.
+
+        Args:
+            sealed: everything that its seal names; else (it has none) its log and its newest checkpoint.
+            then: told what went wrong, if it was not the link: that is another message, and then it is asked again.
+        """
+
+        def work() -> None:
+            wrong: Exception | None = None
+            try:
+                if sealed:
+                    self._do("fetch", job, n)
+                else:
+                    self._do("carry", "catch_up", job, n)
+            except (LinkDown, LinkRefused) as error:
+                self._inbox(("not-fetched", self.name, ((job, n), str(error))))
+                return
+            except Exception as error:
+                wrong = error
+            then(wrong)
+
+        self._once("fetch", job, n, work)
+
+    # The two threads.
+
+    def _settings(self) -> dict[str, Any]:
+        from lanes.ssh.settings import Pace, SshSettings
+
+        c = self.config
+        # How soon a silent link is given up and how often it is tried again follow from one number that people set.
+        beat = float(c.keepalive_s)
+        head = f"{getpass.getuser()}@{socket.gethostname()}:{self._home.path}"
+        ssh = SshSettings(
+            host=c.host or "",
+            user=c.user,
+            port=c.port,
+            prefix=c.prefix,
+            python=c.python or "python3",
+            root=c.root,
+            identity=c.identity,
+            password_env=c.password_env,
+            jump=c.jump,
+            ssh_config=c.ssh_config,
+            keepalive_s=beat,
+            beat_s=min(2.0, beat),
+            silence_s=3.0 * beat,
+            connect_s=max(12.0, 6.0 * beat),
+            pace=Pace(most_s=12.0 * beat),
+            known_hosts=self._home.known_hosts,
+            home_hash=self._home.hash,
+            head=head,
+            lane=self.name,
+        )
+        return {"ssh": ssh, "home": self._home, "config": c}
+
+    def _concurrency(self) -> int:
+        return 64  # begins, fetches and batches wait in it, and a cancel must still get through
+
+    def _greet(self, actor: Any) -> None:
+        """The listener says hello, once the link is there."""
+
+    def _do(self, what: str, *args: Any, **named: Any) -> Any:
+        """Call the actor; after its death once more through a new one. Our own exceptions come through as they are."""
+        import ray
+        from ray.exceptions import RayActorError, RayTaskError
+
+        for last in (False, True):
+            actor = self._get_actor()
+            try:
+                return ray.get(getattr(actor, what).remote(*args, **named))
+            except RayActorError:
+                self._drop_actor(actor)
+                if last or self._stopping.is_set():
+                    raise
+            except RayTaskError as error:
+                raise getattr(error, "cause", None) or error from None
+        raise AssertionError
+
+    def _listen(self) -> None:
+        cursor: dict[str, Any] = {}
+        greeted = False
+        while not self._stopping.is_set():
+            try:
+                if not greeted:
+                    hello = self._do("call", "hello", timeout_s=_ANSWER_S)
+                    self._root = str(self._do("call", "where", timeout_s=_ANSWER_S)["root"])
+                    self._inbox(("lane-up", self.name, hello))
+                    greeted = True
+                frame = self._do("listen", cursor, _POLL_S, _ANSWER_S)
+                cursor = frame["cursor"]
+                self._inbox(("frame", self.name, frame))
+            except (LinkDown, LinkRefused) as error:
+                greeted = False
+                self._say_link(error)
+                self._stopping.wait(_PAUSE_S)
+            except RemoteError as error:
+                self._inbox(("lane-error", self.name, f"the agent stumbled: {error}"))
+                self._stopping.wait(_PAUSE_S)
+            except Exception as error:
+                if self._stopping.is_set():
+                    return
+                greeted = False
+                self._inbox(("lane-error", self.name, f"{type(error).__name__}: {error}"))
+                self._stopping.wait(_PAUSE_S)
+
+    def _say_link(self, error: Exception) -> None:
+        if self._stopping.is_set():
+            return
+        try:
+            link = self.link()
+        except Exception:
+            link = {"up": False, "age_s": None, "error": str(error), "refused": None, "address": self.config.host or ""}
+        self._inbox(("link", self.name, {**link, "error": link.get("error") or str(error)}))
+
+    def _tell(self) -> None:
+        while not self._stopping.is_set():
+            item = self._outbox.get()
+            if item is None:
+                return
+            method, args, named = item
+            try:
+                if method == "start":
+                    self._begin(args)
+                    continue
+                if method == "signal":
+                    self._do("cancel_begin", int(args[0]), int(args[1]))
+                answer = self._do("call", method, *self._there(method, args), timeout_s=_ANSWER_S, **named)
+                if method == "reap" and answer.get("ok"):
+                    self.carry("forget", int(args[0]), int(args[1]))
+                self._inbox(("told", self.name, (method, args, named, answer)))
+            except Exception as error:
+                if self._stopping.is_set():
+                    return
+                self._inbox(("tell-failed", self.name, (method, args, named, f"{type(error).__name__}: {error}")))
+
+    def _there(self, method: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The same with the lane's paths in place of the head's."""
+        if method == "adopt":
+            return ([[job, n, f"{self._root}/attempts/{job}/{n}"] for job, n, _path in args[0]],)
+        return args
+
+    def _begin(self, args: tuple[Any, ...]) -> None:
+        frozen = args[0]
+        job, n = int(frozen["job"]), int(frozen["attempt"])
+
+        def work() -> None:
+            try:
+                order = {"frozen": frozen, "lane_python": self.interpreter}  # read now: it may have been made since
+                answer = self._do("begin", order)
+                self._inbox(("told", self.name, ("start", args, {}, answer)))
+            except Exception as error:
+                if not self._stopping.is_set():
+                    why = f"{type(error).__name__}: {error}"
+                    self._inbox(("tell-failed", self.name, ("start", args, {}, why)))
+
+        self._once("begin", job, n, work)
+
+    def _once(self, what: str, job: int, n: int, work: Callable[[], None]) -> None:
+        """Have a worker do `work`, unless the same is under way."""
+        key = (what, job, n)
+        with self._lock:
+            if key in self._under_way or self._stopping.is_set():
+                return
+            self._under_way.add(key)
+
+        def guarded() -> None:
+            try:
+                work()
+            finally:
+                with self._lock:
+                    self._under_way.discard(key)
+
+        with contextlib.suppress(RuntimeError):  # shut down meanwhile
+            self._workers[what].submit(guarded)
