@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from core import hosts
 from core.errors import BadInput, NotFound
 
 Transport = Literal["local", "ssh", "joined"]
 ROLES = ("eval", "train", "sweep", "promote")
 _TRANSPORTS = ("local", "ssh", "joined")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,16 @@ _OF_ENVIRONMENT: dict[str, type] = {"lock": str, "index": str, "wheels": str, "b
 _OF_ADMISSION: dict[str, type] = {"outlive_s": int, "smoke": list, "parity": dict}
 _OF_HEAD_RAY: dict[str, type] = {"address": str, "port": int}
 _PORTS: dict[str, type] = dict.fromkeys(RayPorts.__dataclass_fields__, int)
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "host": hosts.check_host,
+    "user": hosts.check_user,
+    "port": hosts.check_port,
+    "prefix": lambda words: hosts.check_prefix([str(w) for w in words]),
+    "python": lambda text: hosts.check_remote_path(text, what="`python`"),
+    "root": lambda text: hosts.check_remote_path(text, what="`root`"),
+    "password_env": lambda text: hosts.check_variable(text, what="`password_env`"),
+    "jump": hosts.check_jump,
+}
 # Settings that are mappings themselves: what may be in them, and what they become.
 _GROUPS: dict[str, tuple[dict[str, type], Callable[..., Any]]] = {
     "environment": (_OF_ENVIRONMENT, EnvironmentConfig),
@@ -231,11 +241,7 @@ def _lane(path: Path, name: str, node: Any) -> LaneConfig:
         nodes: dict[str, Any] = {}
     else:
         nodes = _mapping(path, node, f"lane {name!r}", set(_FIELDS) | set(_GROUPS))
-    if not _NAME.fullmatch(name):
-        raise BadInput(
-            f"{path}:{node.start_mark.line + 1}: {name!r} cannot be the name of a lane",
-            hint="letters, digits, `.`, `_` and `-`, beginning with a letter or digit, at most 63",
-        )
+    _checked(path, node.start_mark.line + 1, name, functools.partial(hosts.check_lane_name, name))
     for key, child in nodes.items():
         if key in _GROUPS:
             known, make = _GROUPS[key]
@@ -257,6 +263,8 @@ def _lane(path: Path, name: str, node: Any) -> LaneConfig:
                     f"{path}:{line}: role {unknown[0]!r} of lane {name!r} does not exist",
                     hint=f"there are: {', '.join(ROLES)}",
                 )
+        if key in _CHECKS:
+            _checked(path, line, name, functools.partial(_CHECKS[key], value))
         fields[key] = tuple(str(v) for v in value) if isinstance(value, list) else value
     lane = LaneConfig(name=name, **fields)
     if lane.transport != "local" and not lane.host:
@@ -265,6 +273,14 @@ def _lane(path: Path, name: str, node: Any) -> LaneConfig:
             hint="name the machine",
         )
     return lane
+
+
+def _checked(path: Path, line: int, lane: str, check: Callable[[], Any]) -> None:
+    """Refuse, with the place, what must never reach a shell, ssh or a path."""
+    try:
+        check()
+    except BadInput as error:
+        raise BadInput(f"{path}:{line}: lane {lane!r}: {error.message}", hint=error.hint) from None
 
 
 def _group(path: Path, key: str, node: Any, what: str, known: dict[str, type], make: Callable[..., Any]) -> Any:

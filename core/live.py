@@ -290,8 +290,8 @@ def metric_rows(home: Home, job: int, attempt: int, *, after: int = -1) -> list[
 
 
 def read_lanes(home: Home) -> dict[str, dict[str, Any]]:
-    """The last probe of each lane, with `age_s` (None: it has not said anything since the head's boot), and with `link`:
-    empty while the lane answers, else what is known of the way to it (error, refused, tries, address)."""
+    """The last probe of each lane, with `age_s` (None: nothing was heard of it since the head's boot) and `link`: empty
+    while the lane answers, else what is known of the way to it (error, refused, tries, address)."""
     same_boot = [r[0] for r in _read(home, "SELECT boot FROM boot")] == [boot_id()]
     now = time.monotonic()
     return {
