@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ def lane_books(cluster: Cluster, conn: sqlite3.Connection | None) -> dict[str, L
     `local` before its first probe: what this machine says of itself.
     """
     known = {lane.name: lane for lane in query.lanes(conn)} if conn is not None else {}
+    admitted = query.admitted(conn) if conn is not None else {}
+    admitted = query.admitted(conn) if conn is not None else {}
     books: dict[str, LaneBook] = {}
     for config in cluster.lanes:
         row = known.get(config.name)
@@ -29,7 +32,10 @@ def lane_books(cluster: Cluster, conn: sqlite3.Connection | None) -> dict[str, L
         if not hello and config.transport == "local":
             hello = this_machine()
         state = row.state if row is not None else LaneState.DECLARED
-        books[config.name] = LaneBook(config, state, row.reason if row is not None else "", hello)
+        reason = row.reason if row is not None else ""
+        roles = admitted.get(config.name, frozenset())
+        books[config.name] = LaneBook(config, state, reason, hello, admitted=roles)
+        books[config.name].admitted = admitted.get(config.name, frozenset())
     for attempt in query.open_attempts(conn) if conn is not None else ():
         if attempt.lane in books:
             books[attempt.lane].hold(attempt)
@@ -43,6 +49,7 @@ def refuse_impossible(cluster: Cluster, books: dict[str, LaneBook], needs: Needs
     """Raise when no lane could ever run this.
 
     What nobody has looked at counts as not there, unless the user named that very lane: then it is taken at its word.
+    A lane that is meant for the role and has not earned it yet may still do so: the job waits, and says for what.
 
     Raises:
         NotFound: `needs.lane` is not declared.
@@ -52,7 +59,8 @@ def refuse_impossible(cluster: Cluster, books: dict[str, LaneBook], needs: Needs
     lacks: list[str] = []
     for name in wanted:
         book = books[name]
-        view = book.view() if book.hello else _unprobed(book.config, needs)
+        meant = frozenset(book.config.roles)
+        view = replace(book.view(), roles=meant) if book.hello else _unprobed(book.config, needs)
         why = can_ever(needs, view)
         if why is None:
             return

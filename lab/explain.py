@@ -19,7 +19,9 @@ from lab.answers import answer_in_cache
 from lab.capacity import lane_books
 from lab.explainsweep import about_sweep, cells_ahead, why_cell, why_sweep
 from lab.folded import cell_name
+from lab.output import human
 from lab.plan import where_now
+from lab.ranking import Ranked, rank_job
 from lanes.ledger import LaneBook
 from lanes.placement import can_ever
 from lanes.start import controller_alive
@@ -30,7 +32,11 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Explanation:
-    """`sentence` says it in one; `details` are further sentences, the most telling first."""
+    """`sentence` says it in one; `details` are further sentences, the most telling first.
+
+    `lanes` are those that there are for what has not ended, the one where it should be done first in front; of a sweep
+    for the first of its cells that wait.
+    """
 
     job: int
     state: JobState
@@ -38,6 +44,7 @@ class Explanation:
     details: list[str] = field(default_factory=list)
     lane: str | None = None  # where it runs, ran, or would go now
     nearest: int | None = None  # the earlier run that shares most of its key
+    lanes: list[Ranked] = field(default_factory=list)
 
 
 def explain(home: Home, conn: sqlite3.Connection, job_id: int) -> Explanation:
@@ -47,8 +54,9 @@ def explain(home: Home, conn: sqlite3.Connection, job_id: int) -> Explanation:
     if job.is_sweep:
         return _sweep(home, conn, job, spec)
     lane = job.lane
+    lanes = _ranked(home, conn, job, spec)
     if job.state is JobState.QUEUED:
-        sentence, lane = _waiting(home, conn, job, spec)
+        sentence, lane = _waiting(home, conn, job, spec, lanes)
     else:
         sentence = _so_far(home, conn, job)
     details: list[str] = []
@@ -57,7 +65,7 @@ def explain(home: Home, conn: sqlite3.Connection, job_id: int) -> Explanation:
     details += _attempts(conn, job)
     details += _on_a_lane(spec)
     nearest, missed = _missed(home, conn, job, spec)
-    return Explanation(job.id, job.state, sentence, details + missed, lane, nearest)
+    return Explanation(job.id, job.state, sentence, details + missed, lane, nearest, lanes)
 
 
 def _sweep(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any]) -> Explanation:
@@ -69,7 +77,15 @@ def _sweep(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any])
         own = spec if first[0].spec == job.spec else query.spec_of(conn, first[0].spec)
         nearest, missed = _missed(home, conn, first[0], own, before=job.id)
         details += [f"cell {cell_name(first[0])}: {said}" for said in missed]
-    return Explanation(job.id, job.state, why_sweep(home, conn, job), details, None, nearest)
+    waits = query.cells(conn, job.id, states=(JobState.QUEUED, JobState.RUNNING), limit=1)
+    lanes = _ranked(home, conn, waits[0], query.spec_of(conn, waits[0].spec)) if waits else []
+    return Explanation(job.id, job.state, why_sweep(home, conn, job), details, None, nearest, lanes)
+
+
+def _ranked(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any]) -> list[Ranked]:
+    if job.state.terminal:
+        return []
+    return rank_job(conn, lane_books(cluster.load(home.cluster_file), conn), job, spec)
 
 
 def _on_a_lane(spec: dict[str, Any]) -> list[str]:
@@ -100,7 +116,9 @@ def _so_far(home: Home, conn: sqlite3.Connection, job: Job) -> str:
     return f"job {job.id} is {job.state}, {tries}{cause}: {job.reason or 'no reason was recorded'}"
 
 
-def _waiting(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any]) -> tuple[str, str | None]:
+def _waiting(
+    home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any], lanes: list[Ranked]
+) -> tuple[str, str | None]:
     """Why a queued job is not running, the first reason that holds; and the lane where it would go."""
     name = f"job {job.id}" if job.sweep is None else f"cell {cell_name(job)} (job {job.id})"
     if job.wish == "cancel":
@@ -136,8 +154,16 @@ def _waiting(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any
     if lane is None:
         behind = f"; {ahead:,} jobs are before it" if ahead else "; it is the next"
         return f"{name} waits for room: {why}{behind}", next(iter(up))
+    best = next((r for r in lanes if r.can), None)
+    lane = best.lane if best is not None else lane
     if ahead:
         return f"{name} has {ahead:,} jobs before it (priority, then age); it would go to {lane}", lane
+    idle = next((r for r in lanes if r.can and r.free), None)
+    if best is not None and idle is not None and not best.free and best.finish_s is not None:
+        sooner = (
+            f"in about {human.span(best.finish_s)}, and on {idle.lane}, which has room, in {human.span(idle.finish_s)}"
+        )
+        return f"{name} waits for {best.lane}: there it should be done {sooner}", lane
     return f"{name} is about to start on {lane}", lane
 
 

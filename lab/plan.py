@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from lab.answers import answer_in_cache
 from lab.cache import look_up
 from lab.ordering import in_order
 from lab.planning import Prepared, PreparedSweep, Preparer, Request
+from lab.ranking import Ranked, rank
 from lab.resident import Lanes
 from lab.studies import unfold
+from lanes.ends import work_of_job
 from lanes.ledger import LaneBook
 from lanes.placement import Wanted, can_ever, place, shortage
 
@@ -36,6 +38,7 @@ class Planned:
         cells: of a sweep; 0: a job.
         done, live: cells that finished jobs, and jobs that are under way, would answer.
         at_once: how many cells would run at the same time on the lanes as they are.
+        lanes: all lanes for it (of a sweep for its first cell), where it should be done first in front.
     """
 
     kind: str
@@ -56,6 +59,7 @@ class Planned:
     done: int = 0
     live: int = 0
     at_once: int = 1
+    lanes: tuple[Ranked, ...] = ()
 
     @property
     def to_run(self) -> int:
@@ -131,7 +135,9 @@ def where_now(books: dict[str, LaneBook], needs: Needs) -> tuple[str | None, str
 def _planned_sweep(
     home: Home, conn: sqlite3.Connection | None, books: dict[str, LaneBook], p: PreparedSweep
 ) -> Planned:
-    lane, why = _where(books, p.spec.needs)
+    first = json.loads(p.cells.rows[0].params) if p.cells.rows else {}
+    lanes = _lanes(conn, books, p, first)
+    lane, why = _where(books, p.spec.needs, lanes)
     total, done, live = len(p.cells.rows), 0, 0
     cached_id: int | None = None
     expected: float | None = None
@@ -158,6 +164,7 @@ def _planned_sweep(
         why=why,
         cached_id=cached_id,
         expected_s=expected,
+        lanes=lanes,
         cells=total,
         done=done,
         live=live,
@@ -181,8 +188,23 @@ def _slots(books: dict[str, LaneBook], needs: Needs) -> int:
     return out
 
 
-def _where(books: dict[str, LaneBook], needs: Needs) -> tuple[str | None, str]:
+def _lanes(
+    conn: sqlite3.Connection | None,
+    books: dict[str, LaneBook],
+    p: Prepared | PreparedSweep,
+    params: Mapping[str, object],
+) -> tuple[Ranked, ...]:
+    needs = p.spec.needs
+    work = work_of_job(p.kind.name, p.spec_digest, params, needs.model_dump(mode="json"))
+    return tuple(rank(conn, books, needs, work))
+
+
+def _where(books: dict[str, LaneBook], needs: Needs, lanes: Sequence[Ranked]) -> tuple[str | None, str]:
     lane, why = where_now(books, needs)
+    best = next((r for r in lanes if r.can), None)
+    if lane is not None and best is not None and best.lane != lane:
+        lane = best.lane
+        why = f"{lane} has room now" if best.free else f"{lane} should be done with it first, though it is busy now"
     if lane is None and not any(book.hello and book.state == "up" for book in books.values()):
         # Nothing was ever started here: the first submit starts it.
         able = [n for n, b in books.items() if b.hello and can_ever(needs, b.view()) is None]
@@ -192,7 +214,8 @@ def _where(books: dict[str, LaneBook], needs: Needs) -> tuple[str | None, str]:
 
 
 def _planned(home: Home, conn: sqlite3.Connection | None, books: dict[str, LaneBook], p: Prepared) -> Planned:
-    lane, why = _where(books, p.spec.needs)
+    lanes = _lanes(conn, books, p, p.params)
+    lane, why = _where(books, p.spec.needs, lanes)
     cached_id: int | None = None
     expected: float | None = None
     if conn is not None:
@@ -209,7 +232,7 @@ def _planned(home: Home, conn: sqlite3.Connection | None, books: dict[str, LaneB
         expected = (
             0.0 if cached_id else expected_seconds(conn, p.kind.name, lane) or expected_seconds(conn, p.kind.name)
         )
-    return _plan_of(p, params=p.params, lane=lane, why=why, cached_id=cached_id, expected_s=expected)
+    return _plan_of(p, params=p.params, lane=lane, why=why, cached_id=cached_id, expected_s=expected, lanes=lanes)
 
 
 def _plan_of(p: Prepared | PreparedSweep, **found: Any) -> Planned:

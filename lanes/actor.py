@@ -73,9 +73,9 @@ class LaneActor:
         if event is not None:
             event.set()
 
-    def fetch(self, job: int, attempt: int) -> None:
-        """Return when everything sealed of this attempt is on the head and verified."""
-        self._carry.fetch(job, attempt)
+    def fetch(self, job: int, attempt: int, expect: dict[str, Any]) -> None:
+        """Return when everything sealed of this attempt (of this nonce and key) is on the head and verified."""
+        self._carry.fetch(job, attempt, expect)
 
     def carry(self, method: str, *args: Any, **named: Any) -> Any:
         """A method of the carrier."""

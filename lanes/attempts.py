@@ -90,7 +90,7 @@ class Attempts:
                 self._inbox(("harvested", attempt.lane, (at, Ended(AttemptState.FAILED, Cause.BAD_SEAL, message))))
 
         if isinstance(handle, RemoteHandle):
-            handle.fetch(*at, then=work)
+            handle.fetch(*at, {"nonce": attempt.nonce, "key": job.key}, work)
         else:
             self._harvesters.submit(work)
 
@@ -169,7 +169,7 @@ class Attempts:
                 say(f"job {at[0]} attempt {at[1]}: what it left could not be brought: {wrong}")
             self._inbox(("harvested", handle.name, (at, end)))
 
-        handle.fetch(*at, then=work, sealed=False)
+        handle.fetch(*at, None, work)
 
     def _lost(self, at: tuple[int, int], reason: str) -> Ended:
         sentences = {

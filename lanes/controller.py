@@ -61,7 +61,7 @@ class Controller:
         self.live = LiveWriter(home)
         self.backups = Backups(home)
         self.inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        cluster = clusters.load(home.cluster_file)
+        self.cluster = cluster = clusters.load(home.cluster_file)
         self.m = Mirror(home, journal, cluster)
         self.news = News(home, journal, cluster)
         self.sweeps = Sweeps(self.m, self.news.failing)
@@ -89,7 +89,9 @@ class Controller:
         self.roster.declare()
         for attempt in attempts:
             self.m.take_up(attempt)
-        self.session = RaySession.start(self.home)
+        joins = any(book.config.transport == "joined" for book in self.m.books.values())
+        self.session = RaySession.start(self.home, self.cluster.ray if joins else None)
+        self.dispatch.pool.join(self.session)
         self.catch_signals()  # Ray has put its own handlers in their place
         info = {
             "pid": os.getpid(),

@@ -89,12 +89,20 @@ class Dispatch:
         self._pace: dict[tuple[int, str], float] = {}  # sweep, lane -> seconds that a cell took in its newest batch
 
     def poolable(self, spec: Spec) -> bool:
-        """Can any lane run what has this spec in warm workers? If not it runs as any other job, by itself."""
-        return any(book.pools and not self._why_not(spec, name) for name, book in self.m.books.items())
+        """Can any lane that it may go to run what has this spec in warm workers? If not it runs by itself."""
+        wanted = spec.needs.lane
+        return any(
+            book.pools and (wanted is None or wanted == name) and not self._why_not(spec, name)
+            for name, book in self.m.books.items()
+        )
 
     def bars(self, spec: Spec) -> frozenset[str]:
-        """Lanes with warm workers that cannot run what has this spec in them."""
-        return frozenset(name for name, book in self.m.books.items() if book.pools and self._why_not(spec, name))
+        """Lanes with warm workers to which no batch of this spec is to be sent now."""
+        return frozenset(
+            name
+            for name, book in self.m.books.items()
+            if book.pools and (self._why_not(spec, name) or self.pool.busy(name))
+        )
 
     def _why_not(self, spec: Spec, lane: str) -> str:
         why = self.pool.can(spec.digest, spec.data, lane)

@@ -138,6 +138,12 @@ def is_asked(conn: sqlite3.Connection) -> bool:
     return bool(conn.execute(sql).fetchone()[0])
 
 
+def begun(conn: sqlite3.Connection) -> list[int]:
+    """Jobs that have had an attempt and may have another."""
+    sql = "SELECT id FROM job_state WHERE ended IS NULL AND attempts > 0 AND NOT pooled ORDER BY id"
+    return [int(r[0]) for r in conn.execute(sql)]
+
+
 def sweep_of(conn: sqlite3.Connection, job: int) -> int | None:
     row = conn.execute("SELECT sweep FROM job_state WHERE id = ?", (job,)).fetchone()
     return None if row is None or row[0] is None else int(row[0])

@@ -13,17 +13,22 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.cluster import HeadRay
 from core.errors import Unavailable
 from core.fsio import no_space, read_json, write_atomic, write_json
 from core.home import Home
 
 MARKER = "RAY_LAB_HOME"
+TOKEN = "ray.token"
+HERE = {"node:__internal_head__": 1e-4}  # an actor that asks for this is never placed on a lane that joined
 _CRITICAL = ("gcs_server", "raylet")
+_PORT = "RAY_GCS_SERVER_PORT"
 
 
 @dataclass(frozen=True)
@@ -38,15 +43,26 @@ class Watched:
 class RaySession:
     """A running Ray head of ours."""
 
-    def __init__(self, home: Home, temp: Path, watched: tuple[Watched, ...]) -> None:
+    def __init__(
+        self, home: Home, temp: Path, watched: tuple[Watched, ...], listens: tuple[str, int] | None = None
+    ) -> None:
         self.home = home
         self.temp = temp
         self.watched = watched
+        self.id = secrets.token_hex(8)  # a lane that joined another session of ours must not stay
+        self.listens = listens  # address and port at which lanes join; None: nobody is to join
         self._recorded: list[tuple[int, str]] = []
 
+    @property
+    def token(self) -> str:
+        return (self.home.path / TOKEN).read_text()
+
     @staticmethod
-    def start(home: Home) -> RaySession:
+    def start(home: Home, head: HeadRay | None = None) -> RaySession:
         """Kill what an earlier session left, then start Ray.
+
+        Args:
+            head: where lanes are to find it; None: no lane joins, and it listens wherever it likes.
 
         Raises:
             Unavailable: Ray does not start; the message carries its reason.
@@ -55,7 +71,7 @@ class RaySession:
         temp = home.runtime / "ray"
         shutil.rmtree(temp, ignore_errors=True)
         temp.mkdir(mode=0o700)
-        token = home.path / "ray.token"
+        token = home.path / TOKEN
         if not token.exists() or token.stat().st_size < 32:
             write_atomic(token, secrets.token_hex(32), mode=0o600)
         os.environ.update(
@@ -74,10 +90,18 @@ class RaySession:
                 "RAY_memory_monitor_refresh_ms": "0",
             }
         )
+        more: dict[str, Any] = {}
+        listens: tuple[str, int] | None = None
+        os.environ.pop(_PORT, None)
+        if head is not None:
+            listens = head.address or _own_address(), head.port
+            os.environ[_PORT] = str(head.port)
+            more["_node_ip_address"] = listens[0]
         import ray
 
         try:
             ray.init(
+                **more,
                 num_cpus=1,
                 num_gpus=0,
                 include_dashboard=False,
@@ -89,10 +113,13 @@ class RaySession:
                 configure_logging=False,
             )
         except Exception as error:
-            raise Unavailable(
-                f"Ray does not start: {type(error).__name__}: {error}", hint="see `lab doctor`"
-            ) from error
-        return RaySession(home, temp, tuple(_session_processes(temp)))
+            hint = "see `lab doctor`"
+            if listens is not None:
+                hint = f"lanes are to join it at {listens[0]}:{listens[1]}: `ray:` at the top of cluster.yaml; {hint}"
+            raise Unavailable(f"Ray does not start: {type(error).__name__}: {error}", hint=hint) from error
+        finally:
+            os.environ.pop(_PORT, None)  # no Ray that is started from here is to take it
+        return RaySession(home, temp, tuple(_session_processes(temp)), listens)
 
     def record(self) -> None:
         """Write down every process below us, for the one that comes after us. Costs nothing while nothing changes.
@@ -213,4 +240,14 @@ def _session_processes(temp: Path) -> list[Watched]:
 
 
 def actor_options(name: str, concurrency: int = 8) -> dict[str, Any]:
-    return {"name": name, "num_cpus": 0, "max_restarts": 0, "max_concurrency": concurrency}
+    return {"name": name, "num_cpus": 0, "resources": HERE, "max_restarts": 0, "max_concurrency": concurrency}
+
+
+def _own_address() -> str:
+    """Our address on the way out. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        try:
+            s.connect(("192.0.2.1", 9))  # an address that is nobody's
+            return str(s.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"

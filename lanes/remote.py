@@ -8,8 +8,6 @@ neither the listener nor a cancel ever waits for.
 from __future__ import annotations
 
 import contextlib
-import getpass
-import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -109,19 +107,22 @@ class RemoteHandle(LaneHandle):
         self.ask("release", timeout_s=_ANSWER_S)
         return ""
 
-    def fetch(self, job: int, n: int, then: Callable[[Exception | None], None], *, sealed: bool = True) -> None:
+    def fetch(
+        self, job: int, n: int, expect: dict[str, Any] | None, then: Callable[[Exception | None], None]
+    ) -> None:
         """Bring what an attempt has left to the head, on one of our workers, then call `then` there.
 
         Args:
-            sealed: everything that its seal names; else (it has none) its log and its newest checkpoint.
+            expect: everything that the seal of the attempt with this nonce and key names; None: it has no seal, bring
+                its log and its newest checkpoint.
             then: told what went wrong, if it was not the link: that is another message, and then it is asked again.
         """
 
         def work() -> None:
             wrong: Exception | None = None
             try:
-                if sealed:
-                    self._do("fetch", job, n)
+                if expect is not None:
+                    self._do("fetch", job, n, expect)
                 else:
                     self._do("carry", "catch_up", job, n)
             except (LinkDown, LinkRefused) as error:
@@ -133,37 +134,21 @@ class RemoteHandle(LaneHandle):
 
         self._once("fetch", job, n, work)
 
+    def tidy(self, open_jobs: list[int]) -> None:
+        """Have the lane remove what it kept for next attempts of jobs that have ended since."""
+
+        def work() -> None:
+            with contextlib.suppress(LinkDown, LinkRefused, RemoteError):
+                self.carry("tidy", open_jobs)
+
+        self._once("fetch", 0, 0, work)
+
     # The two threads.
 
     def _settings(self) -> dict[str, Any]:
-        from lanes.ssh.settings import Pace, SshSettings
+        from lanes.ssh import settings
 
-        c = self.config
-        # How soon a silent link is given up and how often it is tried again follow from one number that people set.
-        beat = float(c.keepalive_s)
-        head = f"{getpass.getuser()}@{socket.gethostname()}:{self._home.path}"
-        ssh = SshSettings(
-            host=c.host or "",
-            user=c.user,
-            port=c.port,
-            prefix=c.prefix,
-            python=c.python or "python3",
-            root=c.root,
-            identity=c.identity,
-            password_env=c.password_env,
-            jump=c.jump,
-            ssh_config=c.ssh_config,
-            keepalive_s=beat,
-            beat_s=min(2.0, beat),
-            silence_s=3.0 * beat,
-            connect_s=max(12.0, 6.0 * beat),
-            pace=Pace(most_s=12.0 * beat),
-            known_hosts=self._home.known_hosts,
-            home_hash=self._home.hash,
-            head=head,
-            lane=self.name,
-        )
-        return {"ssh": ssh, "home": self._home, "config": c}
+        return {"ssh": settings.of(self._home, self.config), "home": self._home, "config": self.config}
 
     def _concurrency(self) -> int:
         return 64  # begins, fetches and batches wait in it, and a cancel must still get through
@@ -222,6 +207,11 @@ class RemoteHandle(LaneHandle):
             link = self.link()
         except Exception:
             link = {"up": False, "age_s": None, "error": str(error), "refused": None, "address": self.config.host or ""}
+        if (link.get("refused") or {}).get("cause") == "evicted":
+            # By an older connection of our own that was slow to be made: nobody has to do anything about that.
+            self._stopping.wait(_PAUSE_S)
+            with contextlib.suppress(Exception):
+                self.knock()
         self._inbox(("link", self.name, {**link, "error": link.get("error") or str(error)}))
 
     def _tell(self) -> None:

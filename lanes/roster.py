@@ -15,6 +15,7 @@ from core.errors import LabError
 from core.journal import Event, query
 from core.live import LiveWriter
 from core.states import AttemptState, Cause, EventKind, JobState, LaneState
+from lanes import lookups
 from lanes.handle import LaneHandle
 from lanes.later import Message
 from lanes.ledger import LaneBook
@@ -24,6 +25,7 @@ from lanes.remote import RemoteHandle
 _LOST_S = 20.0  # without an answer for so long, after it said that something is wrong
 _DOWN_S = 3.0  # a link that is back sooner than this was never gone
 _SEEN_S = 1.0
+_TIDY_S = 600.0
 GONE = "no longer in cluster.yaml"
 NOT_ADMITTED = "not admitted yet"
 
@@ -39,6 +41,7 @@ class Roster:
         self._live = live
         self._inbox = inbox
         self._seen: dict[str, float] = {}  # lane -> when the live view was last told of it
+        self._tidy_at: dict[str, float] = {}  # lane -> when it should look at what it keeps
         self._troubled: dict[str, float] = {}  # lane -> since when nothing but errors came from it
 
     def keep_lanes_of(self, names: set[str]) -> None:
@@ -164,6 +167,7 @@ class Roster:
         if now - self._seen.get(name, -_SEEN_S) >= _SEEN_S:
             self._seen[name] = now
             self._live.lane(name, {**book.hello, "usage": usage or {}})
+            self._tidy(name, now)
         if book.state is LaneState.UNREACHABLE:
             book.state, book.reason = _reached(book)
             self.m.record([_lane_event(name, book.state, book.reason)])
@@ -223,6 +227,12 @@ class Roster:
     def leave(self, name: str) -> None:
         """Have nothing more to do with the lane's machine."""
         self._close(name)
+
+    def _tidy(self, name: str, now: float) -> None:
+        handle = self.m.handles.get(name)
+        if isinstance(handle, RemoteHandle) and now >= self._tidy_at.get(name, 0.0):
+            self._tidy_at[name] = now + _TIDY_S
+            handle.tidy(lookups.begun(self.m.journal.conn))
 
     def _unreachable(self, name: str, book: LaneBook, message: str, *, quiet: bool = False) -> None:
         book.state, book.reason = LaneState.UNREACHABLE, message

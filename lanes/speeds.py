@@ -14,7 +14,9 @@ Pure: no clock, no journal. `lanes/outlook.py` feeds it.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,14 +25,15 @@ from typing import Any, NamedTuple
 from lanes.views import Pace
 
 _WINDOW = 384  # ends of a kind that are fitted together
-_PASSES = 3
+_PASSES, _MOST_PASSES, _STEPS = 3, 30, 2000  # over all terms: fewer where there are many ends
 _AGAIN, _SELDOM = 24, 192  # ends after which a full window is fitted again; when thousands are known already
 _MOST_VALUES = 64  # a parameter with more values is only looked at as a number
 _MOST_AXES = 12
 _NOISE = 0.15**2  # variance of log seconds between equal cells on one lane, before it is known
 _LEAST_NOISE, _MOST_NOISE = 0.03**2, 0.8**2
 _VALUE = 0.5**2  # prior variances: of a value's effect before it is known how much this parameter matters,
-_SLOPE = 1.0  # of the exponent of a number,
+_BESIDE = 0.25**2  # of what the value of a number adds to its power law,
+_SLOPE = 1.5**2  # of the exponent of a number,
 _KIND = 100.0  # of the kind's own term: nothing is known,
 _LANE = 1.0  # of a lane nobody has measured: a third or three times as fast as others is nothing odd,
 _UNSURE = 0.3**2  # a lane with more doubt than this is tried on a short cell first
@@ -39,6 +42,8 @@ _OTHER_KIND = 0.3**2  # and of how much more a lane may differ from one kind to 
 _ODD = 2.5  # standard deviations beyond which an end counts for less
 _MEMORY = 40  # so many ends of old are remembered in a prior: lanes and code change
 _START_S, _STARTS = 0.5, 0.2  # start-up of a lane that has started nothing yet; weight of the newest start
+
+_NUMBERS = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w.])")
 
 Value = tuple[str, str, float | None]  # parameter, its value, its logarithm if it is a positive number
 _Key = tuple[str, str]
@@ -54,7 +59,7 @@ class Work(NamedTuple):
 def work_of(kind: str, params: Mapping[str, Any], *, spec: str = "", cores: int = 1, gpus: int = 0) -> Work:
     """Describe a job or cell for `Speeds`.
 
-    Programs that differ in their words are different kinds of work; their numbers are parameters like any others.
+    Programs that differ in their words are different kinds of work; the numbers in them are parameters like any others.
 
     Args:
         spec: digest of what it shares with the other cells of its submit.
@@ -63,16 +68,18 @@ def work_of(kind: str, params: Mapping[str, Any], *, spec: str = "", cores: int 
     axes: list[Value] = []
     words: list[str] = []
     for path, value in _leaves("", params):
-        text, log = _read(value)
-        if path.startswith(".argv") and log is None and text not in ("0", "0.0"):
-            words.append(text)
-        elif len(axes) < _MOST_AXES:
-            axes.append((path, text, log))
+        if path.startswith(".argv") and isinstance(value, str):
+            found = _NUMBERS.findall(value)
+            words.append(_NUMBERS.sub("#", value) if found else value)
+            axes += [(f"{path}#{i}", *_read(number)) for i, number in enumerate(found)]
+        else:
+            axes.append((path, *_read(value)))
+    del axes[_MOST_AXES:]
     axes.append(("spec", spec[:16], None))
     if cores != 1:
         axes.append(("cores", str(cores), math.log(cores)))
     device = f" on {gpus} GPU" if gpus else ""
-    program = f" {' '.join(words)[:200]}" if words else ""
+    program = f" {hashlib.sha256(chr(0).join(words).encode()).hexdigest()[:12]}" if words else ""
     return Work(f"{kind}{device}{program}", tuple(axes))
 
 
@@ -238,9 +245,16 @@ class Speeds:
         """Seconds for which an attempt holds its slot beyond its own."""
         return self.start_s(lane) + self._tails.get(lane, 0.0)
 
-    def families_of(self, lane: str) -> dict[str, int]:
-        """Kinds of work that ended there, and how often."""
-        return {name: f.counts[lane] for name, f in self._families.items() if f.counts.get(lane)}
+    def known_from(self, lane: str, family: str) -> str:
+        """What its slowness for this kind of work rests on, in a few words; empty: nothing."""
+        known = self._families.get(family)
+        here = known.counts.get(lane, 0) if known is not None else 0
+        if here:
+            return f"{here:,} run{'' if here == 1 else 's'}"
+        others = sum(f.counts.get(lane, 0) for f in self._families.values())
+        if others:
+            return f"{others:,} of other kinds"
+        return "its probe" if lane in self._probed else ""
 
     # How it is fitted.
 
@@ -297,9 +311,11 @@ class Speeds:
         for i, end in enumerate(ends):
             of_lanes.setdefault(end.lane, []).append((i, 1.0))
         trust = _trust(rest, family.noise)
-        all_terms = [(family.terms[key], mine) for key, mine in rows.items()]
+        # The few that explain much come first.
+        order = sorted(rows, key=lambda key: (key[0] != "", key[1] != _NUMBER))
+        all_terms = [(family.terms[key], rows[key]) for key in order]
         all_terms += [(family.lanes[lane], mine) for lane, mine in of_lanes.items()]
-        for _ in range(_PASSES if family.fits > 8 else 3 * _PASSES):
+        for _ in range(max(_PASSES, min(_MOST_PASSES, _STEPS // max(1, len(ends) * (1 + len(rows) // 8))))):
             for term, mine in all_terms:
                 _settle(term, mine, rest, trust)
         self._reckon(family, rest, rows)
@@ -352,17 +368,23 @@ def _factors(family: _Family, axes: Iterable[Value]) -> list[tuple[_Key, float]]
         seen = family.values.get(axis)
         if seen is None or (len(seen) < 2 and value in seen):
             continue  # it has never varied: the kind's own term says it all
-        if len(seen) <= _MOST_VALUES:
+        # A value seen once explains whatever happened then, and so nothing.
+        repeats = len(seen) <= _MOST_VALUES and family.ends >= 2 * len(seen)
+        if repeats:
             out.append(((axis, value), 1.0))
-        if log is not None and len(seen) > 2:
+        if log is not None and (len(seen) > 2 or not repeats):
             out.append(((axis, _NUMBER), log - family.centres.get(axis, log)))
     return out
 
 
 def _spread(family: _Family, key: _Key) -> float:
-    if not key[0]:
+    axis, value = key
+    if not axis:
         return _KIND
-    return _SLOPE if key[1] == _NUMBER else family.spreads.get(key[0], _VALUE)
+    if value == _NUMBER:
+        return _SLOPE
+    usual = _VALUE if axis not in family.centres or len(family.values[axis]) <= 2 else _BESIDE
+    return family.spreads.get(axis, usual)
 
 
 def _settle(term: _Term, mine: Sequence[tuple[int, float]], rest: list[float], trust: Sequence[float]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from lanes.views import LaneView, Pace, Placed, Running, Wanted, able, fits, openings, subtract, times
+from lanes.views import LaneView, Pace, Placed, Running, Wanted, able, fits, gpus_next, openings, subtract, times
 
 _ALIKE = 1.05  # finishes as near as this are the same: then the emptier lane
 _FINE = 24  # more lanes than this are put together with those of nearly the same slowness
@@ -130,7 +130,7 @@ class Round:
         near = [v for f, v in found if f <= soonest * _ALIKE]
         best = max(near, key=lambda v: (v.free.cores, len(v.free.gpus), v.name))
         finish = soonest if want.work_s is not None else math.inf
-        self._hold(want, best, best.free.gpus[: want.needs.gpus], finish)
+        self._hold(want, best, gpus_next(want.needs, best, self.now), finish)
 
     # Work of which we know how long it takes.
 
@@ -220,7 +220,7 @@ class Round:
         if not last:
             for n, (want, finish) in promised.items():
                 view = self.views[slots[n].lane]
-                self._hold(want, view, view.free.gpus[: needs.gpus], finish)
+                self._hold(want, view, gpus_next(want.needs, view, self.now), finish)
 
     def _relieve(self, passed: list[Wanted], most: int, pace: Pace, latest: float) -> None:
         """An idle lane takes the longest of the promised cells that it ends well before the last of all."""

@@ -84,7 +84,8 @@ class Transport(Protocol):
         """State of the link, without touching it:
 
         {"up": bool, "age_s": seconds since something was heard or None, "error": text, "tries": since it was last up,
-         "refused": None | {"rung", "cause", "message", "hint"}, "address": "user@host:port"}
+         "refused": None | {"rung", "cause", "message", "hint"}, "address": "user@host:port"}, and of a lane with a host
+        key its "fingerprint"
         """
         ...
 

@@ -227,12 +227,36 @@ def openings(needs: Needs, lane: LaneView, now: float = 0.0) -> list[float]:
                 cores -= each
         return out
     free, out = lane.free, []
-    for left_s, back in [(0.0, _NOTHING), *_in_turn(lane, now)]:
+    for left_s, back in [(0.0, _NOTHING), *_freed(lane, now)]:
         free = returned(free, back)
         while fits(needs, free):
             out.append(left_s)
             free = subtract(free, needs, free.gpus[: needs.gpus])
     return out
+
+
+def gpus_next(needs: Needs, lane: LaneView, now: float = 0.0) -> tuple[int, ...]:
+    """The GPUs that one with these needs would get there at the first opening."""
+    found = lane.free.gpus
+    for _, back in _freed(lane, now):
+        if len(found) >= needs.gpus:
+            break
+        found += back.gpus
+    return found[: needs.gpus]
+
+
+def _freed(lane: LaneView, now: float) -> list[tuple[float, Running]]:
+    """What comes free and when. What is promised to somebody else from then on does not come free before they end."""
+    out: list[tuple[float, Running]] = []
+    gpus: set[int] = set()
+    names: set[str] = set()
+    for left_s, back in reversed(_in_turn(lane, now)):
+        out.append(
+            (left_s, back._replace(gpus=tuple(g for g in back.gpus if g not in gpus), resources=back.resources - names))
+        )
+        gpus.update(back.gpus)
+        names |= back.resources
+    return out[::-1]
 
 
 def _in_turn(lane: LaneView, now: float) -> list[tuple[float, Running]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.output import Column, Page, Report, human, lay_out
+from lab.output.ranking import ranking
 from lab.plan import Planned
 
 _LONGEST = 600  # of the parameters: an axis may have a hundred thousand values
@@ -44,6 +45,9 @@ class PlanReport(Report):
         yield from lay_out(page, columns, rows)
         if len(self.planned) == 1:
             yield from _details(page, self.planned[0])
+            if len(self.planned[0].lanes) > 1:
+                yield ""
+                yield from ranking(page, self.planned[0].lanes)
         for p in self.planned:
             for note in p.notes:
                 yield page.paint(f"note: {human.clean(note)}", "warn")
@@ -115,4 +119,5 @@ def _json(p: Planned) -> dict[str, Any]:
         "done": p.done,
         "live": p.live,
         "at_once": p.at_once,
+        "lanes": [r.json() for r in p.lanes],
     }

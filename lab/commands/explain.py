@@ -11,6 +11,7 @@ import typer
 from lab import arguments, completion, selection
 from lab.explain import Explanation, explain
 from lab.output import Page, Report, human
+from lab.output.ranking import ranking
 from lab.output.table import fold
 from lab.session import session
 
@@ -30,7 +31,7 @@ def explain_(
 
 @dataclass(frozen=True)
 class ExplainReport(Report):
-    """One sentence, and what else is worth knowing."""
+    """One sentence, what else is worth knowing, and the lanes where it could go."""
 
     found: Explanation
 
@@ -45,6 +46,7 @@ class ExplainReport(Report):
             "details": list(e.details),
             "lane": e.lane,
             "nearest": e.nearest,
+            "lanes": [r.json() for r in e.lanes],
         }
 
     def text(self, page: Page) -> Iterable[str]:
@@ -57,6 +59,9 @@ class ExplainReport(Report):
             first, *rest = fold(text[:1].upper() + text[1:], (page.width or 0) - 4, page, 20)
             yield f"  {page.dot} {first}"
             yield from (f"    {line}" for line in rest)
+        if len(self.found.lanes) > 1:
+            yield ""
+            yield from ranking(page, self.found.lanes)
 
     def brief(self) -> Iterable[str]:
         return [self.found.sentence]

@@ -168,7 +168,8 @@ def _wheels(data: Any) -> str:
     if data.get("index"):
         return f"the lane gets them from {data['index']}; {human.size(int(left['bytes']))} are sent"
     there = int(every["count"]) - int(left["count"])
-    said = f"{human.count(int(left['count']), 'wheel')} to send, {human.size(int(left['bytes']))}"
+    verb = "sent" if data.get("made") else "to send"
+    said = f"{human.count(int(left['count']), 'wheel')} {verb}, {human.size(int(left['bytes']))}"
     return f"{said}; {there:,} there already" if there else said
 
 

@@ -196,6 +196,15 @@ class Crews:
                 self._forget(nonce)
         return {"ok": True}
 
+    def crew_kill(self, worker: str) -> Dict[str, Any]:
+        """End one worker, by its folder."""
+        for folder in self._folders():
+            for one in self._workers(folder):
+                if str(one) == worker:
+                    with contextlib.suppress(OSError):
+                        (one / post.KILL).write_bytes(b"")
+        return {"ok": True}
+
     def crew_end(self, crew: Optional[str] = None) -> Dict[str, Any]:
         """End the workers (of one crew). What they had comes back as it was left. Call it until none is left."""
         with self._guard:

@@ -30,6 +30,7 @@ PARTS = (
     ("lanes.agent.probe", "Probes", ("root",)),
     ("lanes.agent.envs", "Environments", ("base",)),
     ("lanes.agent.crews", "Crews", ("root", "base")),
+    ("lanes.agent.raynode", "RayNode", ("root",)),
 )
 
 # These change attempts, and are done one after the other in the order in which they came. All others run side by side.

@@ -147,14 +147,6 @@ class Carrier:
         with self._guard:
             return [dict(row) for _, row in sorted(self._moving.items())]
 
-    def catch_up(self, job: int, n: int) -> None:
-        """Return when what an attempt without a seal has left is on the head: its log, its rows, its newest checkpoint.
-
-        Raises:
-            LinkDown, LinkRefused: call it again. RemoteError, NoRoom.
-        """
-        self._mirror.catch_up(job, n)
-
     def fetch(self, job: int, n: int, expect: dict[str, Any] | None = None) -> None:
         """Return when everything sealed of this attempt is on the head, verified and durable.
 
@@ -189,7 +181,7 @@ class Carrier:
         """Return when the head has what an attempt left that ended without a seal: a next one goes on from there.
 
         Raises:
-            LinkDown, LinkRefused: call it again. RemoteError, NoRoom, BadHarvest.
+            LinkDown, LinkRefused: call it again. RemoteError, NoRoom.
         """
         self._mirror.catch_up(job, n)
 

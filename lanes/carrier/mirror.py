@@ -139,20 +139,6 @@ class Mirror:
             brought |= self._bring_newest(copy)
         return brought
 
-    def catch_up(self, job: int, n: int) -> None:
-        """Bring all that an attempt without a seal has left: its log to the end, and its newest checkpoint.
-
-        Raises:
-            LinkDown, LinkRefused, RemoteError, NoRoom, BadHarvest.
-        """
-        with self._guard:
-            if (job, n) in self._over:
-                return
-            self._live.add((job, n))
-        while self.round():
-            pass
-        self._bring_newest(self.copy(job, n))
-
     # The threads.
 
     def _follow(self) -> None:

@@ -25,6 +25,7 @@ from lanes.pool.links import Link
 from lanes.pool.sizer import Sizer
 from lanes.pool.types import Batch
 from lanes.pool.words import PROTOCOL, Words
+from lanes.ray_session import HERE
 
 _LEAST_MB = 512  # Python, Ray, Arrow and the kind itself, before the first cell
 _PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "USER", "LOGNAME", "SHELL", "TZ", "LD_LIBRARY_PATH")
@@ -165,7 +166,8 @@ class Worker:
             # Ray's own files, which it opens whenever it likes.
             "extra": (str(home.runtime / "ray"),),
         }
-        options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1}
+        # Never on a lane that joined: what it needs lies here.
+        options = {"num_cpus": 0, "resources": HERE, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1}
         self.actor = ray.remote(PoolWorker).options(**options).remote(setup)
         self.serving = self.actor.serve.remote()  # ends when the worker does
 

@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.cluster import LaneConfig
 from core.states import Cause
 from lanes.pool.pool import Pool
-from lanes.pool.remote import RayWorkers, Reach, RemotePool, why_not_afar
+from lanes.pool.remote import Reach, RemotePool, why_not_afar
 from lanes.pool.types import Batch, BatchDone, Cell
 from lanes.transport import LinkDown
 
 if TYPE_CHECKING:
+    from lanes.joined.node import HeadSession, JoinedNode
     from lanes.mirror import Mirror
+    from lanes.ray_session import RaySession
 
 
 class Front:
     """Routes by the lane of a batch. Owned by the controller's one thread.
 
-    Args:
-        joined: gives whoever starts workers on a joined lane.
+    Attributes:
+        session: the head's Ray as lanes join it; None while there is none that could be joined.
     """
 
-    def __init__(
-        self, local: Pool, mirror: Mirror, joined: Callable[[LaneConfig], RayWorkers | None] | None = None
-    ) -> None:
+    def __init__(self, local: Pool, mirror: Mirror) -> None:
         self.local = local
         self.m = mirror
-        self.joined = joined
+        self.session: HeadSession | None = None
+        self._nodes: dict[str, JoinedNode] = {}
         self._far: dict[str, RemotePool] = {}
         self._why: dict[tuple[str, str], str] = {}  # spec digest, lane -> why its cells can never be pooled there
+
+    def join(self, session: RaySession) -> None:
+        """Ray is up: where `joined` lanes find it, if any are to. Those declared later run their workers without it."""
+        if session.listens is not None:
+            from lanes.joined.node import HeadSession
+
+            self.session = HeadSession(session.id, *session.listens, session.token)
 
     def is_far(self, lane: str) -> bool:
         book = self.m.books.get(lane)
@@ -42,7 +49,7 @@ class Front:
         return self.local.crew(spec_digest, spec)
 
     def can(self, spec_digest: str, spec: Mapping[str, Any], lane: str) -> str:
-        """Empty when cells of this spec can run in warm workers of that lane now, else why not."""
+        """Empty when cells of this spec can run in warm workers of that lane, else why not."""
         why = self._why.get((spec_digest, lane))
         if why is None:
             far = self.is_far(lane)
@@ -50,7 +57,11 @@ class Front:
             self._why[(spec_digest, lane)] = why
         if why or not self.is_far(lane):
             return why
-        return self._pool(lane).barred(self.crew(spec_digest, spec))
+        return self._pool(lane).unable(self.crew(spec_digest, spec))
+
+    def busy(self, lane: str) -> str:
+        """Why no batch is sent to that lane just now; empty when one can be."""
+        return self._pool(lane).busy() if self.is_far(lane) else ""
 
     def size(self, crew: str, lane: str) -> int:
         """How many cells the next batch should hold."""
@@ -94,6 +105,8 @@ class Front:
         """End the workers of this machine. Those of other lanes work on, unless they are to be killed too."""
         for pool in self._far.values():
             pool.close(kill=kill)
+        for node in self._nodes.values():
+            node.close()
         self.local.close()
 
     def _of(self, lane: str) -> Pool | RemotePool:
@@ -102,12 +115,20 @@ class Front:
     def _pool(self, lane: str) -> RemotePool:
         found = self._far.get(lane)
         if found is None:
-            ray = None
-            if self.joined is not None and self.m.books[lane].config.transport == "joined":
-                ray = self.joined(self.m.books[lane].config)
-            found = RemotePool(self.m.home, lane, lambda: self._reach(lane), self.local.say, ray=ray)
+            found = RemotePool(self.m.home, lane, lambda: self._reach(lane), self.local.say, ray=self._node(lane))
             self._far[lane] = found
         return found
+
+    def _node(self, lane: str) -> JoinedNode | None:
+        book = self.m.books[lane]
+        if book.config.transport != "joined" or self.session is None:
+            return None
+        if lane not in self._nodes:
+            from lanes.joined.node import JoinedNode
+
+            reach, cores = (lambda: self._reach(lane)), book.total().cores
+            self._nodes[lane] = JoinedNode(book.config, self.session, reach, cores, self.local.say)
+        return self._nodes[lane]
 
     def _reach(self, lane: str) -> Reach:
         handle: Any = self.m.handles.get(lane)

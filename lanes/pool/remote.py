@@ -59,7 +59,11 @@ class RayWorkers(Protocol):
     """Workers that Ray starts on a joined lane (lanes.joined)."""
 
     def ready(self) -> str:
-        """Empty when it can, else why not."""
+        """Empty when it can, else why not just now."""
+        ...
+
+    def refused(self) -> str:
+        """Why it never can until a person does something; empty while there is no such reason."""
         ...
 
     def start(self, folder: str) -> None:
@@ -130,17 +134,18 @@ class RemotePool:
 
     # What the controller asks.
 
-    def barred(self, crew: str) -> str:
-        """Why nothing is sent for this crew just now; empty when it can be."""
-        if self._ray is not None and (down := self._ray.ready()):
-            return down
-        now = time.monotonic()
+    def unable(self, crew: str) -> str:
+        """Why this crew has no workers there, as was found out not long ago; empty when it can have."""
+        return (self._ray.refused() if self._ray is not None else "") or self._bar_of(crew)
+
+    def busy(self) -> str:
+        """Why nothing is sent there just now; empty when it can be."""
+        return (self._ray.ready() if self._ray is not None else "") or self._bar_of("")
+
+    def _bar_of(self, name: str) -> str:
         with self._lock:
-            for name in ("", crew):
-                until, why = self._barred.get(name, (0.0, ""))
-                if now < until:
-                    return why
-        return ""
+            until, why = self._barred.get(name, (0.0, ""))
+        return why if time.monotonic() < until else ""
 
     def size(self, crew: str) -> int:
         """How many cells the next batch should hold."""

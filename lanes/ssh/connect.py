@@ -30,7 +30,6 @@ _LOG = "lab.ssh"
 logging.getLogger(_LOG).addHandler(logging.NullHandler())
 logging.getLogger(_LOG).propagate = False
 
-_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 _NOTSENT_BYTES = 128 << 10
 
 
@@ -196,8 +195,8 @@ def _reach(made: Connection, hop: Hop, deadline: float) -> socket.socket:
             sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # A command must not queue behind megabytes of an upload in the kernel's buffer.
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _NOTSENT_BYTES)
+            with contextlib.suppress(OSError, AttributeError):  # not every system has it
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
             return sock
         except OSError as error:
             sock.close()

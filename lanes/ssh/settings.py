@@ -106,6 +106,7 @@ def of(home: Home, config: LaneConfig) -> SshSettings:
     Raises:
         BadInput: something in cluster.yaml that must not reach a shell, ssh or a path.
     """
+    beat = float(config.keepalive_s)
     return SshSettings(
         lane=config.name,
         host=config.host or "",
@@ -121,7 +122,12 @@ def of(home: Home, config: LaneConfig) -> SshSettings:
         password_env=config.password_env,
         jump=config.jump,
         ssh_config=config.ssh_config,
-        keepalive_s=float(config.keepalive_s),
+        # How soon a silent link is given up, and how often it is tried again, follow from the one number people set.
+        keepalive_s=beat,
+        beat_s=min(2.0, beat),
+        silence_s=3.0 * beat,
+        connect_s=max(12.0, 6.0 * beat),
+        pace=Pace(most_s=12.0 * beat),
     )
 
 

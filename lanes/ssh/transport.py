@@ -44,7 +44,8 @@ class SshTransport:
     @property
     def peer(self) -> dict[str, Any]:
         """What the far end said of itself when it was last connected: {"epoch", "pid", "root", "python",
-        "executable", "boot_id", "noise": bytes that the login printed, "sent": bytes of code that were sent}."""
+        "executable", "boot_id", "noise": bytes that the login printed, "sent": bytes of code that were sent,
+        "fingerprint": of its host key}."""
         return dict(self._peer)
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None, bulk: bool = False, **named: Any) -> Any:
@@ -65,6 +66,7 @@ class SshTransport:
                 "refused": None if refused is None else refused.as_dict(),
                 "address": self._address,
                 "tries": 0 if up else self._tries,
+                "fingerprint": self._peer.get("fingerprint"),
             }
 
     def knock(self) -> None:
@@ -193,6 +195,7 @@ class SshTransport:
                 parser, peer = bootstrap.start(channel, settings, deadline, take=self._take)
             finally:
                 watch.cancel()
+            peer["fingerprint"] = made.transport.get_remote_server_key().fingerprint
         except (LinkDown, LinkRefused):
             made.close()
             raise

@@ -60,7 +60,7 @@ def said(name: str, ratios: Sequence[float]) -> str:
 def is_good(ratios: Sequence[float]) -> bool:
     """Near the bound on average, and at nine in ten: what must hold of ours and must not of the mutant."""
     found = sorted(ratios)
-    return statistics.mean(found) <= 1.09 and found[int(0.9 * len(found))] <= 1.1
+    return statistics.mean(found) <= 1.07 and found[int(0.9 * len(found))] <= 1.08
 
 
 def test_makespan_is_near_the_bound_and_below_a_list_scheduler() -> None:
@@ -80,7 +80,7 @@ def test_makespan_is_near_the_bound_and_below_a_list_scheduler() -> None:
 def test_a_placement_that_ignores_speeds_does_not_pass() -> None:
     blind = [mutant(seed) for seed in FEW]
     assert not is_good(blind), said("mutant", blind)
-    assert statistics.mean(blind) > 1.03 * statistics.mean(ours(seed) for seed in FEW)
+    assert statistics.mean(blind) > 1.02 * statistics.mean(ours(seed) for seed in FEW)
 
 
 def test_the_lab_of_three_lanes_is_within_a_twentieth() -> None:

@@ -107,6 +107,7 @@ def test_a_real_attempt_comes_back_as_on_local(world: World, kind_path: str) -> 
         assert (here.path / name).read_bytes() == (there.path / name).read_bytes()
     assert (here.artifacts / "out.txt").read_text() == "GIVEN code"
     assert (world.folder / "data" / "given.txt").read_bytes() == b"given "
+    assert (there.inputs / "given").stat().st_mode & 0o200, "its own copy, not the store's"
     assert world.carrier.forget(1, 1) == {"ok": True}
     wait_for(lambda: not there.log.exists(), "the run directory on the lane to go")
     assert world.agent.poll({}, 0)["reports"] == []
@@ -223,12 +224,20 @@ def test_what_the_lane_has_of_an_earlier_attempt_is_not_sent(world: World) -> No
 
 
 def test_a_newer_one_of_the_head_joins_an_older_one_of_the_lane(world: World) -> None:
-    checkpoint(world.head_run(1).checkpoints, 9)
+    checkpoint(world.head_run(1).checkpoints, 8)
     checkpoint(world.lane_run(1).checkpoints, 7)
-    (checkpoint(world.lane_run(1).checkpoints, 8) / "state").unlink()  # not whole: it does not count
+    (checkpoint(world.lane_run(1).checkpoints, 9) / "state").unlink()  # not whole: it does not count
     spec = second_attempt(world)
-    assert newest(spec) == 9
+    assert newest(spec) == 8
     assert len(spec["checkpoints"]) == 2
+
+
+def test_a_damaged_newest_one_does_not_have_an_older_one_sent(world: World) -> None:
+    checkpoint(world.head_run(1).checkpoints, 5)
+    (checkpoint(world.head_run(1).checkpoints, 9) / "state").write_bytes(b"damage!")
+    checkpoint(world.lane_run(1).checkpoints, 7)
+    assert newest(second_attempt(world)) == 7
+    assert not any(args[0] == "checkpoints" for args in world.wire.named("begin"))
 
 
 def test_a_first_attempt_asks_for_no_checkpoints(world: World) -> None:

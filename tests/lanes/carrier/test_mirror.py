@@ -84,12 +84,15 @@ def test_a_row_longer_than_an_answer_comes_in_pieces(world: World) -> None:
     assert world.head_run(1).metrics.read_bytes() == row + b'{"step": 2}\n'
 
 
-@pytest.mark.parametrize("how", ["shrank", "replaced", "rewritten", "replaced-after-a-restart"])
+@pytest.mark.parametrize("how", ["shrank", "replaced", "rewritten", "replaced-after-a-restart", "another-beginning"])
 def test_a_log_that_is_another_file_begins_anew_and_it_is_said(world: World, how: str) -> None:
     run = begin(world, files={"log.txt": b"the old log\n" * 100})
     rounds(world)
     if how == "shrank":
         run.log.write_bytes(b"short\n")
+    elif how == "another-beginning":
+        (run.path / "new").write_bytes(b"THE OLD LOG\n" + run.log.read_bytes()[12:] + b"more\n")
+        (run.path / "new").replace(run.log)
     elif how == "rewritten":  # the same file, longer, with other bytes
         run.log.write_bytes(b"the new log!\n" * 200)
     else:
@@ -284,6 +287,7 @@ def test_a_bad_checkpoint_is_passed_over_and_an_older_one_comes(world: World, wh
         (bad / "manifest.json").write_text(text.replace("key-1", "key-9"))
     elif what == "hostile":
         (bad / "manifest.json").write_text(text.replace('"state"', '"../../../x"'))
+        (world.lane_run(1).path.parent / "x").write_bytes((bad / "state").read_bytes())  # as it was promised
     elif what == "damaged":
         (bad / "state").write_bytes(os.urandom(1000))
     else:
@@ -293,7 +297,7 @@ def test_a_bad_checkpoint_is_passed_over_and_an_older_one_comes(world: World, wh
         pass
     here = world.head_run(1)
     assert os.listdir(here.checkpoints) == ["1"]
-    assert not (world.home.attempts / "x").exists()
+    assert not (here.path.parent / "x").exists()
     checkpoint(world, 3, b"next")
     rounds(world)
     assert world.carrier._mirror.checkpoints_round()
@@ -348,6 +352,19 @@ def test_a_fetch_takes_over_from_the_mirror(world: World) -> None:
     assert world.wire.down < 8 << 20
     rounds(world)  # it is over: no more questions about it
     assert world.carrier._mirror.copy(1, 1).wanted() is None
+
+
+def test_news_that_come_after_the_fetch_change_nothing(world: World) -> None:
+    from core.rundir import seal
+
+    run = begin(world, files={"log.txt": b"log\n", "env.json": b"{}"})
+    seal(run, outcome={"cause": "ok", "message": ""})
+    world.carrier.fetch(1, 1)
+    copy = world.carrier._mirror.copy(1, 1)
+    copy.take("log.txt", {"inode": 1, "size": 8, "offset": 4, "length": 5}, b"late\n")
+    copy.take("env.json", {"signature": "s", "length": 4}, b"late")
+    assert world.head_run(1).log.read_bytes() == b"log\n"
+    assert world.head_run(1).env.read_bytes() == b"{}"
 
 
 def test_no_seal_no_harvest_while_it_runs(world: World) -> None:

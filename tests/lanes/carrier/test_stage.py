@@ -160,8 +160,10 @@ def test_what_an_earlier_try_left_is_not_believed(world: World, small_chunks: No
     assert 300 <= len(left) < 3000
     left[100] ^= 1
     partial.write_bytes(bytes(left))
+    before = world.wire.up
     spec = world.carrier.begin(world.order(frozen))["spec"]
     assert Path(spec["inputs"][0]["path"]).read_bytes() == data
+    assert world.wire.up - before == 3000, "it was found before anything was added to it"
 
 
 def test_files_of_a_folder_that_were_damaged_meanwhile_are_sent_again(world: World, small_chunks: None) -> None:

@@ -277,3 +277,50 @@ def test_which_interpreter_runs_attempts() -> None:
     assert lane_python(named, made) == "/opt/py/bin/python3"
     assert lane_python(named, {**made, "named": "/opt/py/bin/python3"}) == "/root/.lab-lane/env/x/bin/python"
     assert lane_python(plain, {"ok": True, "python": "/usr/bin/python3"}) is None
+
+
+def simple_index(folder: Path) -> str:
+    """An index of one package, as a folder."""
+    here = installed("typing-extensions")
+    place = folder / "simple" / "typing-extensions"
+    place.mkdir(parents=True)
+    rebuild(here, place / here.file)
+    (place / "index.html").write_text(f'<a href="{here.file}">{here.file}</a>')
+    return f"file://{folder}/simple"
+
+
+def test_a_lane_may_get_its_packages_from_an_index_of_its_own(reach: Reach, tmp_path: Path) -> None:
+    lock = tmp_path / "one.txt"
+    lock.write_text(lock_text(("typing-extensions",)))
+    access = reach(index=simple_index(tmp_path))
+    made = provision(access, {"lock": str(lock)})
+    assert made["ok"], made
+    assert made["data"]["wheels"]["count"] == 1  # pip itself
+    assert run(made["data"]["python"], "import typing_extensions; print('good')") == "good"
+
+    lock.write_text("typing-extensions==0.0.1\n")
+    none = provision(access, {"lock": str(lock)})
+    assert not none["ok"]
+    assert "the index has no wheel for this lane" in none["message"]
+    away = provision(reach(index="http://127.0.0.1:9/simple"), {"lock": str(lock)})
+    assert "the index cannot be reached from this lane" in away["message"]
+    secret = provision(reach(index="https://me:hunter2@example.org/simple"), {"lock": str(lock)})
+    assert "holds a password" in secret["message"]
+    assert "hunter2" not in json.dumps(secret)
+    odd = provision(reach(index="-r /etc/passwd"), {"lock": str(lock)})
+    assert "is no URL" in odd["message"]
+
+
+def test_an_uv_of_the_lane_that_fails_is_done_without(
+    reach: Reach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\nexit 1\n')
+    uv.chmod(0o755)
+    monkeypatch.setattr("lanes.agent.envmake._uv", lambda: str(uv))
+    lock = tmp_path / "one.txt"
+    lock.write_text(lock_text(("typing-extensions",)))
+    made = provision(reach(), {"lock": str(lock)})
+    assert made["ok"], made
+    assert made["data"]["by"] == "pip"
+    assert "--offline" in (tmp_path / "asked").read_text()

@@ -126,7 +126,7 @@ class FarBench(Bench):
         return RemotePool(self.home, self.lane, lambda: self.far, self.inbox.put)
 
     def can(self, spec: dict[str, Any]) -> str:
-        return why_not_afar(self.home, self.lane, spec) or self.pool.barred(crew_key(spec))
+        return why_not_afar(self.home, self.lane, spec) or self.pool.unable(crew_key(spec)) or self.pool.busy()
 
     def heal(self) -> None:
         """The link is there again, and the pool knows."""

@@ -119,7 +119,7 @@ def failed(head: Head, name: str) -> dict[str, Any]:
 def hostname(head: Head, job_id: int) -> str:
     lane = job(head.home, job_id).lane
     assert lane is not None
-    return head.home.run_dir(job_id, 1).log.read_text().strip()
+    return head.home.run_dir(job_id, 1).log.read_text().split()[0]
 
 
 # Must show 1.
@@ -143,11 +143,11 @@ def test_three_lanes_of_a_lab(head: Head, net: LabNet) -> None:
         assert admitted(head, name) == []
 
     # Jobs go only where they may.
-    ran = head.submit("command", "--lane", "mini", "--code", "none", "--", "hostname")
+    ran = head.submit("command", "--lane", "mini", "--code", "none", "--force", "--", "hostname")
     assert wait_state(head.home, ran, JobState.SUCCEEDED).lane == "mini"
     assert hostname(head, ran) == "mini"
     for name, role in (("mini", "train"), ("bat00", "train"), ("molt", "eval")):
-        args = ("command", "--lane", name, "--role", role, "--code", "none", "--", "hostname")
+        args = ("command", "--lane", name, "--role", role, "--code", "none", "--force", "--", "hostname")
         refused = head.lab("submit", *args, check=False)
         words = refused.stderr
         if refused.returncode == 0:  # it waits: then it has to say for what
@@ -156,7 +156,7 @@ def test_three_lanes_of_a_lab(head: Head, net: LabNet) -> None:
             assert job(head.home, number).state is JobState.QUEUED
             head.lab("cancel", str(number))
         assert f"not admitted for {role}" in words, (name, words)
-    anywhere = head.submit("command", "--role", "train", "--code", "none", "--", "hostname")
+    anywhere = head.submit("command", "--role", "train", "--code", "none", "--force", "--", "hostname")
     assert wait_state(head.home, anywhere, JobState.SUCCEEDED).lane == "local"
 
     # bat00 climbs the rest, and dies in its first epoch.
@@ -167,7 +167,7 @@ def test_three_lanes_of_a_lab(head: Head, net: LabNet) -> None:
     assert "RuntimeError: the optimizer exploded" in done.stdout
     why = failed(head, "bat00")
     assert (why["rung"], why["role"]) == ("smoke", "train")
-    assert why["evidence"]["log"][-1] == "RuntimeError: the optimizer exploded"
+    assert "RuntimeError: the optimizer exploded" in why["evidence"]["log"]
     assert why["evidence"]["cause"] == "error"
     assert f"lab logs {why['evidence']['job']}" in why["hint"]
     assert admitted(head, "bat00") == []
@@ -181,7 +181,7 @@ def test_three_lanes_of_a_lab(head: Head, net: LabNet) -> None:
     assert "bat00 is admitted for train" in done.stdout
     assert admitted(head, "bat00") == ["train"]
     assert "checkpoint.pt" in ladder(head, "bat00")["smoke train"]["evidence"]["artifacts"]
-    ran = head.submit("command", "--lane", "bat00", "--role", "train", "--code", "none", "--", "hostname")
+    ran = head.submit("command", "--lane", "bat00", "--role", "train", "--code", "none", "--force", "--", "hostname")
     assert wait_state(head.home, ran, JobState.SUCCEEDED).lane == "bat00"
     assert hostname(head, ran) == "bat00"
     assert admitted(head, "molt") == []
@@ -212,7 +212,7 @@ def test_first_contact_is_four_steps(head: Head, net: LabNet) -> None:
     assert lines[: len(GROUND)] == GROUND
     assert "kid is admitted for eval" in done.stdout
 
-    ran = head.submit("command", "--lane", "kid", "--code", "none", "--", "hostname")
+    ran = head.submit("command", "--lane", "kid", "--code", "none", "--force", "--", "hostname")
     assert wait_state(head.home, ran, JobState.SUCCEEDED).lane == "kid"
     assert hostname(head, ran) == "kid"
 
@@ -266,15 +266,16 @@ def test_a_refused_key(head: Head, net: LabNet, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("python", ["/nowhere/python3", "/opt/lane/bin/oldpython"])
 def test_a_wrong_python(head: Head, net: LabNet, python: str) -> None:
-    real = net.lanes["molt"].python
-    net.lanes["molt"].program("oldpython", f'#!/bin/sh\n[ "$1" = -c ] || exec {real} "$@"\n{OLD.format(real=real)}')
+    net.lanes["molt"].program("oldpython", OLD.format(real=net.lanes["molt"].python))
     head.trust("molt")
     head.declare(molt={"python": python})
     refuse(head, "molt", "python", "`python:`")
 
 
-# An interpreter that says that it is Python 3.6.
-OLD = """exec {real} -c 'import sys; sys.version_info = (3, 6, 9, "final", 0); exec(sys.argv[1])' "$2"
+# An interpreter that says that it is Python 3.6, whatever it is started with.
+OLD = """#!/bin/sh
+while [ "$1" != -c ]; do shift; done
+exec {real} -c 'import sys; sys.version_info = (3, 6, 9, "final", 0); exec(sys.argv[1])' "$2"
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabNet]:
     with LabNet() as lab:
         lab.add("mini", python="venv")
         lab.add("bat00", python="venv")
+        lab.add("laptop", python="venv", clock=shutil.which("cc") is not None)
         yield lab
 
 
@@ -56,11 +58,11 @@ def head(net: LabNet, tmp_path: Path) -> Iterator[Head]:
         yield found
 
 
-def submit(head: Head, steps: int, *options: str) -> int:
+def submit(head: Head, steps: int, *options: str, lane: str = "mini") -> int:
     """`steps`, or FOREVER: until `finish`."""
     expect = [] if steps == FOREVER else ["--expect-step", str(steps)]
     return head.submit(
-        "command", "--lane", "mini", "--output", "result.txt", *expect, "--allow-read", "/var/tmp/*", *options,
+        "command", "--lane", lane, "--output", "result.txt", *expect, "--allow-read", "/var/tmp/*", *options,
         "--", "python3", "program.py", str(steps), f"enough-{head.home.hash}",
     )  # fmt: skip
 
@@ -241,6 +243,26 @@ def test_a_laptop_that_sleeps_loses_nothing(head: Head, net: LabNet) -> None:
     assert wrong_with(head.steps(number, 1), 80) == ""
 
 
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_a_clock_that_jumps_loses_nothing(head: Head, net: LabNet, seconds: int) -> None:
+    if shutil.which("cc") is None:
+        pytest.skip("the movable clock is compiled, and there is no `cc`")
+    laptop = net.lanes["laptop"]
+    number = submit(head, FOREVER, "--time-limit", "10m", "--on-unreachable", "requeue-after:10m", lane="laptop")
+    reach(head, number, 5)
+    before = int(laptop.run("date", "+%s").stdout)
+    laptop.clock_jump(seconds)
+    moved = int(laptop.run("date", "+%s").stdout) - before
+    assert abs(moved - seconds) < 60, "the clock must really move, or this shows nothing"
+    seen = head.steps(number, 1)[-1]
+    reach(head, number, seen + 20)
+    assert head.lane("laptop").state == "up"
+    last = finish(head, number, laptop)
+    laptop.clock_jump(0)
+    assert job(head.home, number).attempts == 1
+    assert wrong_with(head.steps(number, 1), last) == ""
+
+
 def test_two_heads_do_not_share_a_lane(head: Head, net: LabNet, tmp_path: Path) -> None:
     number = submit(head, FOREVER)
     reach(head, number, 3)
@@ -257,6 +279,53 @@ def test_two_heads_do_not_share_a_lane(head: Head, net: LabNet, tmp_path: Path) 
         head.lab("lane", "down", "mini", "--reason", "the others want it")
         other.say(Event(EventKind.LANE_ASKED, lane="mini", data={"what": "trusted"}))
         wait_state(other.home, mine, JobState.SUCCEEDED)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["both", "to", "from"])
+def test_a_link_that_is_gone_for_minutes(head: Head, net: LabNet, way: str) -> None:
+    mini = net.lanes["mini"]
+    number = submit(head, FOREVER)
+    reach(head, number, 5)
+    mini.cut(way)
+    head.wait_lane("mini", "unreachable")
+    time.sleep(180)  # longer than any limit of ours, or of TCP's that matters here
+    shown = head.json("status")["jobs"][0]
+    assert shown["state"] == "running"
+    mini.mend()
+    last = finish(head, number, mini)
+    assert last > 1500
+    assert job(head.home, number).attempts == 1
+    assert wrong_with(head.steps(number, 1), last) == ""
+    assert wrong_with(lines_of(head, number), last) == ""
+
+
+def test_a_password_is_used_and_kept_nowhere(
+    head: Head, net: LabNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "open-sesame-4711"
+    net.add("locked", python="venv", password=secret, keys=False)
+    monkeypatch.setenv("LOCKED_PASSWORD", secret)
+    other = {"identity": None, "password_env": "LOCKED_PASSWORD"}
+    with head_of(tmp_path / "second", net, locked=other) as here:
+        here.grant("locked")
+        number = here.submit("command", "--lane", "locked", "--", "sh", "-c", "env; true")
+        wait_state(here.home, number, JobState.SUCCEEDED)
+        # A wrong one is refused, and the refusal does not quote it either.
+        monkeypatch.setenv("LOCKED_PASSWORD", "wrong-" + secret)
+        here.lab("down")
+        here.lab("up")
+        told = wait_for(
+            lambda: said if "password" in (said := here.lane("locked").reason) else "",
+            "the lane to say what is refused",
+        )
+        assert here.lane("locked").state == "unreachable"
+        shown = here.lab("lanes", "-v").stdout + here.lab("logs", str(number)).stdout + told
+        assert secret not in shown
+        places = [here.folder, here.home.runtime, net.lanes["locked"].home]
+        files = [p for place in places for p in place.rglob("*") if p.is_file() and not p.is_symlink()]
+        assert len(files) > 20
+        assert [p for p in files if secret.encode() in p.read_bytes()] == []
 
 
 def test_nothing_secret_is_readable_by_others_on_the_lane(head: Head, net: LabNet) -> None:

@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 # What kind `kernel` needs for its numpy backend; torch and the like would only be large.
 LOCK = ("annotated-types", "llvmlite", "numba", "numpy", "pyarrow", "pydantic", "pydantic-core", "typing-extensions",
         "typing-inspection")  # fmt: skip
+# Too large for a warm worker: an attempt of its own.
+KERNEL = ("--lane", "bare", "--set", "backend=numpy", "--set", "height=1024", "--set", "width=1024")
 PURE = ("annotated-types", "typing-extensions")
 # The head asks nobody either.
 OFFLINE = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": "/dev/null", "PIP_FIND_LINKS": ""}
@@ -83,9 +85,7 @@ def test_a_lane_with_nothing_is_provisioned_offline_and_works(head: Head, net: L
 
     words = ["--lane", "bare", "--code", "none"]
     program = head.submit("command", *words, "--", "sh", "-c", "hostname; test -d /root/.lab-lane")
-    kernel = head.submit(
-        "kernel", "--lane", "bare", "--set", "backend=numpy", "--set", "height=32", "--set", "width=32"
-    )
+    kernel = head.submit("kernel", *KERNEL)
     for number in (program, kernel):
         wait_state(head.home, number, JobState.SUCCEEDED, deadline_s=180)
     attempt = head.attempts(kernel)[-1]
@@ -99,9 +99,7 @@ def test_a_lane_with_nothing_is_provisioned_offline_and_works(head: Head, net: L
 
 def test_without_provisioning_the_same_kernel_job_fails_and_says_why(head: Head) -> None:
     """The negative: the interpreter itself has none of it."""
-    kernel = head.submit(
-        "kernel", "--lane", "bare", "--set", "backend=numpy", "--set", "height=32", "--set", "width=32"
-    )
+    kernel = head.submit("kernel", *KERNEL)
     done = wait_state(head.home, kernel, JobState.FAILED, deadline_s=180)
     assert "pydantic" in (done.reason or "")
 

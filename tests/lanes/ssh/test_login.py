@@ -64,6 +64,7 @@ def test_an_unknown_host_key_is_refused_until_it_is_trusted(sshd: Sshd, lane: La
     # The same transport, knocked at: nobody has to start anything anew.
     lane.made[-1].knock()
     assert lane.made[-1].call("hello", timeout_s=60)["boot_id"]
+    assert lane.made[-1].link()["fingerprint"] == sshd.key().fingerprint
     assert scan(settings)[0].standing == "same"
 
 
