@@ -61,9 +61,9 @@ COMMANDS: Mapping[str, Entry] = {
 LANE_COMMANDS: Mapping[str, Entry] = {
     "add": Entry("lab.commands.lane_add", "Declare a lane in cluster.yaml.", "First contact"),
     "trust": Entry("lab.commands.lane_trust", "Show a lane's host key and keep it.", "First contact"),
-    "probe": Entry("lab.commands.lane_probe", "Connect to a lane and look at it closely.", "First contact"),
+    "probe": Entry("lab.commands.lane_probe", "Connect to a lane and look at it.", "First contact"),
     "provision": Entry("lab.commands.lane_provision", "Make a lane's Python environment.", "First contact"),
-    "admit": Entry("lab.commands.lane_admit", "Let a lane climb its ladder, and earn its roles.", "First contact"),
+    "admit": Entry("lab.commands.lane_admit", "Let a lane climb its ladder.", "First contact"),
     "drain": Entry("lab.commands.lane_drain", "Place nothing more on a lane, for a reason.", "Later"),
     "resume": Entry("lab.commands.lane_resume", "Place attempts on a drained lane again.", "Later"),
     "down": Entry("lab.commands.lane_down", "Give a lane up; what runs there goes elsewhere.", "Later"),
