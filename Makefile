@@ -30,7 +30,7 @@ demo: $(READY)   ## run the main job and show its table
 
 # Numbers take processor time, and lanes mostly wait: side by side they take two thirds of the time.
 NUMBERS := tests/core tests/kernels tests/jobs
-FAR     := tests/lanes/ssh tests/lanes/carrier tests/lanes/environment tests/lanes/remote tests/lanes/test_lab_net.py
+FAR     := tests/lanes/joined tests/lanes/ssh tests/lanes/carrier tests/lanes/environment tests/lanes/remote tests/lanes/test_lab_net.py
 test: $(READY)   ## all tests but the long ones
 	@log=$$(mktemp); $(BIN)/python -m pytest -m 'not long' $(NUMBERS) $(FAR) >$$log 2>&1 & pid=$$!; code=0; \
 	  trap "kill $$pid 2>/dev/null" EXIT; trap 'exit 130' INT TERM; \

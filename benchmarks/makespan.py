@@ -33,7 +33,7 @@ from benchmarks.measure import Timing, table
 from core.errors import Exit
 from core.home import Home
 from core.journal import Journal, query
-from core.states import JobState
+from core.states import EventKind, JobState
 
 QUOTAS = {"quick": 0.8, "half": 0.4, "quarter": 0.2}
 SIZES = (1, 2, 4, 16)  # units of work; as many cells of each
@@ -150,7 +150,7 @@ def _remotely(net: Any, work: Work, asked: argparse.Namespace) -> int:
     ours: list[float] = []
     rays: list[float] = []
     bounds: list[float] = []
-    shares: list[dict[str, int]] = []
+    shares: list[dict[str, str]] = []
     for turn in range(asked.rounds):
         before = _speeds(net, work)
         seconds, share = _lab_round(net, work, asked.kind, turn)
@@ -170,7 +170,8 @@ def _remotely(net: Any, work: Work, asked: argparse.Namespace) -> int:
             over = statistics.median(x / b for x, b in zip(taken, bounds, strict=True))
             rows.append((name, f"{t.median * 1000:.0f}", t.spread, f"{over:.3f} of the bound"))
     table(f"{len(work.order())} CPU-bound cells of {work.units} units over lanes of 0.8, 0.4 and 0.2 cores", rows)
-    print("  cells of lab's by lane: " + "; ".join(json.dumps(s) for s in shares))
+    for share in shares:
+        print("  lab: " + "; ".join(f"{lane} {said}" for lane, said in share.items()))
     return 0
 
 
@@ -206,7 +207,7 @@ def _quoted(argv: Sequence[str]) -> str:
 # Ours.
 
 
-def _lab_round(net: Any, work: Work, kind: str, turn: int) -> tuple[float, dict[str, int]]:
+def _lab_round(net: Any, work: Work, kind: str, turn: int) -> tuple[float, dict[str, str]]:
     """A new home, that knows nothing: seconds from the submit to the last cell's commit."""
     head_of = importlib.import_module("tests.lanes.remote.support").head_of
     with tempfile.TemporaryDirectory(prefix="lab-makespan-") as folder, _site(Path(folder)):
@@ -221,7 +222,7 @@ def _lab_round(net: Any, work: Work, kind: str, turn: int) -> tuple[float, dict[
             return _sweep(head.home, work, kind, head.folder)
 
 
-def _sweep(home: Home, work: Work, kind: str, cwd: Path) -> tuple[float, dict[str, int]]:
+def _sweep(home: Home, work: Work, kind: str, cwd: Path) -> tuple[float, dict[str, str]]:
     axes = ["--grid", f"units={','.join(map(str, SIZES))}", "--grid", f"rep=1..{work.reps}"]
     if kind == "pooled":
         words = ["burn", *axes, "--set", f"steps={work.steps}"]
@@ -239,8 +240,21 @@ def _sweep(home: Home, work: Work, kind: str, cwd: Path) -> tuple[float, dict[st
         sweep = query.sweeps(journal.conn)[-1]
         # A benchmark whose work was not done measures nothing.
         assert query.sweep_counts(journal.conn, sweep.id) == {JobState.SUCCEEDED: len(work.order())}
-        sql = "SELECT lane, count(*) FROM job_state WHERE sweep = ? GROUP BY lane ORDER BY lane"
-        return seconds, {str(r[0]): int(r[1]) for r in journal.conn.execute(sql, (sweep.id,))}
+        return seconds, _shares(journal, sweep.id, seconds)
+
+
+def _shares(journal: Journal, sweep: int, seconds: float) -> dict[str, str]:
+    """Of each lane: its cells, for how much of the time it worked, and how long before the end it had nothing more."""
+    sql = "SELECT lane, count(*) FROM job_state WHERE sweep = ? GROUP BY lane ORDER BY lane"
+    cells = {str(r[0]): int(r[1]) for r in journal.conn.execute(sql, (sweep,))}
+    ends = [e for e in query.events(journal.conn) if e.kind in (EventKind.BATCH_ENDED, EventKind.ATTEMPT_ENDED)]
+    last = max(e.at for e in ends)
+    out = {}
+    for lane, n in cells.items():
+        mine = [e for e in ends if e.lane == lane]
+        worked = sum(float(e.data["seconds"] or 0.0) for e in mine) / seconds
+        out[lane] = f"{n} cells in {len(mine)}, worked {worked:.0%}, done {last - max(e.at for e in mine):.1f} s early"
+    return out
 
 
 @contextlib.contextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from core.errors import Unavailable
 from core import cluster
+from core.errors import Unavailable
 from core.home import Home
 from core.journal import Journal, query
 from core.states import LaneState

@@ -149,12 +149,12 @@ def _waiting(
         reasons = "; ".join(f"{n}: {b.view().why}" for n, b in able.items())
         return f"{name} waits for a lane to come up: {reasons}", None
     lane, why = where_now(up, needs)
+    best = next((r for r in lanes if r.can), None)
     first = [j for j in query.queue(conn, limit=10_000) if (-j.priority, j.id) < (-job.priority, job.id)]
     ahead = len(first) + (cells_ahead(conn, job) if job.sweep is not None else 0)
     if lane is None:
         behind = f"; {ahead:,} jobs are before it" if ahead else "; it is the next"
-        return f"{name} waits for room: {why}{behind}", next(iter(up))
-    best = next((r for r in lanes if r.can), None)
+        return f"{name} waits for room: {why}{behind}", best.lane if best is not None else next(iter(up))
     lane = best.lane if best is not None else lane
     if ahead:
         return f"{name} has {ahead:,} jobs before it (priority, then age); it would go to {lane}", lane

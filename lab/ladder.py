@@ -23,7 +23,7 @@ from lab.asked import Request
 from lab.submission import submit
 
 ECHO_KIB = 512
-CELLS = 32
+CELLS = 12
 _MARGIN_S = 10.0  # the background attempt goes on for so much longer than the time without a connection
 _STEP_S, _PROGRAM_S, _PARITY_S = 600, 3600, 1800
 # The backends that the probe holds against the oracle where the lane has their package.

@@ -177,7 +177,7 @@ class Asks:
         elif what == "admitting" and book is not None:
             book.admitting = bool(body)
             self.m.stale = True
-        elif what == "quarantine":
+        elif what == "quarantine" and book is not None and book.state is not LaneState.QUARANTINED:
             self.roster.set_state(lane, LaneState.QUARANTINED, str(body))
         elif what == "cancel":
             self._cancel(body[0], str(body[1]))

@@ -12,10 +12,11 @@ from typing import Any
 from core.errors import DiskFull, Unavailable
 from core.failpoint import failpoint
 from core.journal import query
-from core.journal.query import Attempt
+from core.journal.query import Attempt, Job
 from core.live import LiveWriter
 from core.states import AttemptState, Cause, EventKind
 from lanes import decide
+from lanes.admission.misbehaviour import history_of, misbehaves
 from lanes.decide import Ended
 from lanes.harvest import NoRoom, harvest
 from lanes.later import Later, Message
@@ -24,6 +25,7 @@ from lanes.patience import unreachable_s
 from lanes.remote import RemoteHandle
 
 _REFUSALS = {str(c) for c in (Cause.DISK_FULL, Cause.STALE_INPUT, Cause.LANE_REFUSED, Cause.CANCELLED)}
+_SUSPECT = frozenset({Cause.BAD_SEAL, Cause.RUNNER_DIED, Cause.SETUP, Cause.START_LOST, Cause.LANE_REFUSED})
 _TROUBLES = 3  # an attempt that makes us stumble this often is given up
 
 
@@ -223,3 +225,13 @@ class Attempts:
             events = decide.conclude(job, attempt, query.attempts(conn, job.id), query.spec_of(conn, job.spec), end)
             tx.extend(events)
         self.m.heard(events)
+        self._doubt(attempt.lane, job, end)
+
+    def _doubt(self, lane: str, job: Job, end: Ended) -> None:
+        """Does a remote lane deserve its admission still, after an end that may be its own fault?"""
+        book = self.m.books.get(lane)
+        if book is None or not book.admitted or not (end.cause in _SUSPECT or job.kind == "parity"):
+            return
+        why = misbehaves(history_of(self.journal.conn, lane))
+        if why is not None:
+            self._inbox(("quarantine", lane, why))

@@ -310,6 +310,7 @@ class Controller:
             self._await_commit()
         elif what == "lane-up":
             self.roster.up(lane, body)
+            self.dispatch.pool.met(lane)
             if self.session is not None:
                 self.session.record()
         elif what == "frame":

@@ -27,7 +27,7 @@ from lanes.mirror import Mirror, Spec, say
 from lanes.parts import of_committed, part_of
 from lanes.pool.front import Front
 from lanes.pool.types import Batch, BatchDone, Cell, CellEnd
-from lanes.ranges import Span, runs_of
+from lanes.ranges import Span, runs_of, spans_of
 from lanes.sweeps import LiveSweep
 
 if TYPE_CHECKING:
@@ -134,16 +134,17 @@ class Dispatch:
         *,
         slots: int,
         ahead: bool = False,
-        cell: int | None = None,
+        cells: Sequence[int] = (),
     ) -> bool:
         """Send the next batch of a sweep, small enough to leave the other slots their share of what is left.
 
         Args:
-            cell: no other than this one.
+            cells: these and no others.
         """
-        if cell is not None:
-            rows = lookups.cells(self.m.journal.conn, [(cell, cell)], sweep.spec)
-            if not rows or not sweep.waiting.discard(cell):
+        if cells:
+            mine = sorted(cell for cell in cells if sweep.waiting.discard(cell))
+            rows = lookups.cells(self.m.journal.conn, spans_of(mine), sweep.spec)
+            if not rows:
                 return False
             self._send(rows, sweep.id, spec, lane, gpus, ahead=ahead)
             self.flying[sweep.id] += 1

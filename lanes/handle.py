@@ -16,6 +16,7 @@ from typing import Any
 from core.cluster import LaneConfig
 from core.home import Home
 from lanes.later import Message
+from lanes.transport import LinkDown
 
 _POLL_S = 2.0
 _CALL_TIMEOUT_S = 60.0
@@ -52,6 +53,7 @@ class LaneHandle:
             thread.start()
 
     def stop(self) -> None:
+        """End both threads. May be called again, and from any thread."""
         self._stopping.set()
         self._outbox.put(None)
 
@@ -73,6 +75,9 @@ class LaneHandle:
 
         with self._lock:
             if self._actor is None:
+                if self._stopping.is_set():
+                    # Whoever still holds us must not make one beside that of the handle which came after us.
+                    raise LinkDown(f"lane {self.name} is not held this way any more")
                 # The name is not reused: a dead actor's name stays taken for a while.
                 options = actor_options(f"lane:{self.name}:{time.monotonic_ns()}", self._concurrency())
                 actor = ray.remote(LaneActor).options(**options).remote(self.config.transport, self._settings())

@@ -60,6 +60,25 @@ class Longest:
         """Of a cell that waits; zeros: nobody knows."""
         return self._waiting.get(cell, _UNKNOWN)
 
+    def whole(self, cells: Iterable[int]) -> Length:
+        """Of several, one after the other."""
+        lengths = [self.length(cell) for cell in cells]
+        return Length(sum(x.expected for x in lengths), sum(x.at_most for x in lengths))
+
+    def bundles(self, cells: Iterable[int], most_s: float) -> list[tuple[int, ...]]:
+        """`cells` put together, in their order, as long as a bundle may well take no more than `most_s`."""
+        out: list[tuple[int, ...]] = []
+        part: list[int] = []
+        filled = 0.0
+        for cell in cells:
+            long = self.length(cell).at_most or most_s
+            if part and filled + long > most_s:
+                out.append(tuple(part))
+                part, filled = [], 0.0
+            part.append(cell)
+            filled += long
+        return [*out, tuple(part)] if part else out
+
     def first(self, n: int, *, ends: int, spread: int = 64) -> tuple[list[int], float]:
         """The `n` longest that wait and some of every other length; and the seconds of work of all the rest.
 

@@ -26,7 +26,8 @@ from lanes.views import LaneView, Pace, Running
 _NOBODY_KNOWS_S = 60.0  # what runs of a kind of which nothing has ended; see Running.left
 _BATCH_S = 0.1  # of batches of one kind on one lane an end is looked at no more often than this
 _WORKS = 20_000  # jobs and cells whose work is kept
-_LONG_S = 0.5  # pooled cells that take longer than this are placed one by one
+_LONG_S = 0.005  # pooled cells that take longer than this are put together by how long each should take
+_SHARED = 64  # cells of one batch among which its time is divided
 _At = tuple[int, int] | str
 
 
@@ -41,7 +42,7 @@ class Outlook:
         self._works: dict[int, Work] = {}
         self._orders: dict[int, Longest] = {}
         self._paces: dict[str, tuple[object, Pace]] = {}
-        self._looked: dict[tuple[str, str], float] = {}
+        self._looked: dict[tuple[str, int], float] = {}
         mirror.listeners.append(self.hear)
 
     def load(self) -> None:
@@ -87,23 +88,26 @@ class Outlook:
             self.speeds.closed(event.lane, time.time() - attempt.started - float(seconds))
 
     def _batch_ended(self, event: Event) -> None:
-        """Of a batch only the time of all its cells is known; one alone is as good as an attempt."""
+        """Of a batch only the time of all its cells is known: each has the part that it should have had."""
         ok, seconds, now = event.data["ok"], event.data["seconds"], self.clock()
-        if not ok or not seconds or event.lane is None:
+        if not ok or not seconds or event.lane is None or not self._is_due(event.lane, ok[0][0], now, seconds):
             return
-        cells = sum(last - first + 1 for first, last, _ in ok)
-        if cells > 1 or seconds < _BATCH_S:
-            job = query.job(self.m.journal.conn, ok[0][0]) if self._is_due(event.lane, ok[0][0], now) else None
-            if job is not None:
-                spec = self.m.spec(job.spec)
-                work = ends.work_of_job(job.kind, job.spec, {}, spec.data["needs"])
-                self.speeds.ended(event.lane, work, seconds / cells)
+        n = sum(last - first + 1 for first, last, _ in ok)
+        if n > _SHARED:
+            job = query.job(self.m.journal.conn, ok[0][0])
+            work = ends.work_of_job(job.kind, job.spec, {}, self.m.spec(job.spec).data["needs"])
+            self.speeds.ended(event.lane, work, seconds / n)
             return
-        self.speeds.ended(event.lane, self._work_of(ok[0][0]), seconds)
+        works = [self._work_of(cell) for first, last, _ in ok for cell in range(first, last + 1)]
+        parts = [x.expected if (x := self.length(w)) is not None else 1.0 for w in works]
+        whole = sum(parts)
+        for i in {0, n // 2, n - 1}:
+            self.speeds.ended(event.lane, works[i], seconds * parts[i] / whole)
 
-    def _is_due(self, lane: str, cell: int, now: float) -> bool:
-        key = (lane, str(cell >> 16))
-        if now - self._looked.get(key, -_BATCH_S) < _BATCH_S:
+    def _is_due(self, lane: str, cell: int, now: float, seconds: float) -> bool:
+        """There are thousands of short batches a second, and each would teach the same."""
+        key = (lane, cell >> 16)
+        if seconds < _BATCH_S and now - self._looked.get(key, -_BATCH_S) < _BATCH_S:
             return False
         if len(self._looked) > 1000:
             self._looked.clear()
@@ -127,8 +131,11 @@ class Outlook:
     def sent(self, nonce: str, lane: str, spec: Spec, cells: Sequence[int]) -> None:
         """A batch was given to the lane."""
         now = self.clock()
-        work = self._work_of(cells[0]) if len(cells) == 1 else self.work(spec, {})
-        self._running[nonce] = (now, now + len(cells) * self._takes(lane, work))
+        if len(cells) <= _SHARED:
+            takes = sum(self._takes(lane, self._work_of(cell)) for cell in cells)
+        else:
+            takes = len(cells) * self._takes(lane, self.work(spec, {}))
+        self._running[nonce] = (now, now + takes - (len(cells) - 1) * self.speeds.overhead_s(lane))
         for cell in cells if self._orders else ():
             self._gone(cell)
 
@@ -174,6 +181,11 @@ class Outlook:
         """Do pooled cells of this spec take so long that each should be placed by itself?"""
         found = self.length(self.work(spec, {}))
         return found is not None and found.expected > _LONG_S
+
+    def rest_s(self, order: Longest, cells: Sequence[int], rest_s: float, views: Sequence[LaneView]) -> float:
+        """Seconds in which all lanes together could do `cells` and the rest."""
+        power = self.pace(self.family_of(cells[0]), views).power if cells else 0.0
+        return (order.whole(cells).expected + rest_s) / power if power > 0 else 0.0
 
     def order(self, sweep: LiveSweep) -> Longest:
         """The cells of a sweep that wait, the longest first."""

@@ -8,9 +8,10 @@ neither the listener nor a cancel ever waits for.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from core.cluster import LaneConfig
@@ -24,6 +25,10 @@ _POLL_S = 2.0
 _ANSWER_S = 30.0  # a call whose answer takes longer than this counts as lost
 _PAUSE_S = 1.0  # between two looks at a link that is down
 _CARRIERS = 4  # attempts that are sent or fetched at once
+_BACK_S = 10.0  # after a pause that we asked for, the link may take this long to be there again
+
+# What is left to do when work is done and may be begun anew: a message, mostly.
+After = Callable[[], None]
 
 
 class RemoteHandle(LaneHandle):
@@ -36,7 +41,10 @@ class RemoteHandle(LaneHandle):
             what: ThreadPoolExecutor(_CARRIERS, thread_name_prefix=f"{what}-{config.name}")
             for what in ("begin", "fetch")
         }
-        self._under_way: set[tuple[str, int, int]] = set()  # begins and fetches, so that none is done twice at once
+        self._busy = threading.Lock()
+        # Begins and fetches, so that none is done twice at once.
+        self._under_way: dict[tuple[str, int, int], Future[None] | None] = {}
+        self._closed_until = 0.0  # we closed the connection ourselves
         self._root = ""  # the agent's folder on the lane, as it said
 
     @property
@@ -85,6 +93,7 @@ class RemoteHandle(LaneHandle):
 
     def close_for(self, seconds: float) -> None:
         """Close every connection, and open none for so long."""
+        self._closed_until = time.monotonic() + seconds + _BACK_S
         self._do("drop", float(seconds))
         self._stopping.wait(seconds)
 
@@ -95,8 +104,11 @@ class RemoteHandle(LaneHandle):
             empty, or one sentence about what would not end.
         """
         deadline = time.monotonic() + patience_s
+        self._cancel_begins(deadline)  # or one that is still being sent would start behind our back
+        cursor: dict[str, Any] | None = None
         while True:
-            frame = self.ask("poll", None, 0.5, timeout_s=_ANSWER_S)
+            frame = self.ask("poll", cursor, 0.5, timeout_s=_ANSWER_S)
+            cursor = frame["cursor"]
             left = [r for r in frame["reports"] if not r.get("clear")]
             if not left or time.monotonic() > deadline:
                 break
@@ -105,6 +117,7 @@ class RemoteHandle(LaneHandle):
         if left:
             return f"{len(left)} attempts there have not ended yet"
         self.ask("release", timeout_s=_ANSWER_S)
+        self.stop()  # now: the listener would have the lane ours again
         return ""
 
     def fetch(
@@ -118,7 +131,7 @@ class RemoteHandle(LaneHandle):
             then: told what went wrong, if it was not the link: that is another message, and then it is asked again.
         """
 
-        def work() -> None:
+        def work() -> After:
             wrong: Exception | None = None
             try:
                 if expect is not None:
@@ -126,19 +139,27 @@ class RemoteHandle(LaneHandle):
                 else:
                     self._do("carry", "catch_up", job, n)
             except (LinkDown, LinkRefused) as error:
-                self._inbox(("not-fetched", self.name, ((job, n), str(error))))
-                return
+                why = str(error)
+                return lambda: self._not_fetched(job, n, why)
             except Exception as error:
+                if self._stopping.is_set() or _of_ray(error):
+                    # That our actor went says nothing about what the lane has.
+                    why = f"{type(error).__name__}: {error}"
+                    return lambda: self._not_fetched(job, n, why)
                 wrong = error
-            then(wrong)
+            return lambda: then(wrong)
 
-        self._once("fetch", job, n, work)
+        if not self._once("fetch", job, n, work):
+            self._not_fetched(job, n, "it was being fetched")
+
+    def _not_fetched(self, job: int, n: int, why: str) -> None:
+        self._inbox(("not-fetched", self.name, ((job, n), why)))
 
     def tidy(self, open_jobs: list[int]) -> None:
         """Have the lane remove what it kept for next attempts of jobs that have ended since."""
 
         def work() -> None:
-            with contextlib.suppress(LinkDown, LinkRefused, RemoteError):
+            with contextlib.suppress(Exception):  # the next time will do as well
                 self.carry("tidy", open_jobs)
 
         self._once("fetch", 0, 0, work)
@@ -209,10 +230,13 @@ class RemoteHandle(LaneHandle):
             link = {"up": False, "age_s": None, "error": str(error), "refused": None, "address": self.config.host or ""}
         if (link.get("refused") or {}).get("cause") == "evicted":
             # By an older connection of our own that was slow to be made: nobody has to do anything about that.
-            self._stopping.wait(_PAUSE_S)
+            if self._stopping.wait(_PAUSE_S):
+                return
             with contextlib.suppress(Exception):
                 self.knock()
-        self._inbox(("link", self.name, {**link, "error": link.get("error") or str(error)}))
+        on_purpose = time.monotonic() < self._closed_until
+        said = {**link, "error": link.get("error") or str(error), "on_purpose": on_purpose}
+        self._inbox(("link", self.name, said))
 
     def _tell(self) -> None:
         while not self._stopping.is_set():
@@ -225,7 +249,7 @@ class RemoteHandle(LaneHandle):
                     self._begin(args)
                     continue
                 if method == "signal":
-                    self._do("cancel_begin", int(args[0]), int(args[1]))
+                    self._cancel_begin(int(args[0]), int(args[1]))
                 answer = self._do("call", method, *self._there(method, args), timeout_s=_ANSWER_S, **named)
                 if method == "reap" and answer.get("ok"):
                     self.carry("forget", int(args[0]), int(args[1]))
@@ -257,20 +281,71 @@ class RemoteHandle(LaneHandle):
 
         self._once("begin", job, n, work)
 
-    def _once(self, what: str, job: int, n: int, work: Callable[[], None]) -> None:
-        """Have a worker do `work`, unless the same is under way."""
-        key = (what, job, n)
-        with self._lock:
-            if key in self._under_way or self._stopping.is_set():
+    def _cancel_begin(self, job: int, n: int) -> None:
+        """End the sending of an attempt; one whose turn has not come ends here and now."""
+        with self._busy:
+            future = self._under_way.get(("begin", job, n))
+        if future is not None and future.cancel():
+            answer = {"ok": False, "cause": "cancelled", "reason": "it was cancelled before it was sent to the lane"}
+            self._inbox(("told", self.name, ("start", ({"job": job, "attempt": n},), {}, answer)))
+        else:
+            self._do("cancel_begin", job, n)
+
+    def _cancel_begins(self, deadline: float) -> None:
+        """End all sending, and wait for that until `deadline` (monotonic)."""
+        while begins := self._begins():
+            for job, n in begins:
+                self._cancel_begin(job, n)
+            if time.monotonic() > deadline or self._stopping.wait(0.1):
                 return
-            self._under_way.add(key)
+
+    def _begins(self) -> list[tuple[int, int]]:
+        with self._busy:
+            return [(job, n) for what, job, n in self._under_way if what == "begin"]
+
+    def _once(self, what: str, job: int, n: int, work: Callable[[], After | None]) -> bool:
+        """Have a worker do `work`, unless the same is under way. False: it will not be done.
+
+        What `work` returns is called when the same may be asked for again: a message about it may lead to just that.
+        """
+        key = (what, job, n)
+        with self._busy:
+            if key in self._under_way or self._stopping.is_set():
+                return False
+            self._under_way[key] = None
 
         def guarded() -> None:
+            after: After | None = None
             try:
-                work()
+                after = work()
             finally:
-                with self._lock:
-                    self._under_way.discard(key)
+                with self._busy:
+                    self._under_way.pop(key, None)
+            if after is not None:
+                after()
 
-        with contextlib.suppress(RuntimeError):  # shut down meanwhile
-            self._workers[what].submit(guarded)
+        def ended(future: Future[None]) -> None:
+            if future.cancelled():
+                with self._busy:
+                    self._under_way.pop(key, None)
+                if what == "fetch" and job:
+                    self._not_fetched(job, n, "the lane is held anew")
+
+        try:
+            future = self._workers[what].submit(guarded)
+        except RuntimeError:  # shut down meanwhile
+            with self._busy:
+                self._under_way.pop(key, None)
+            return False
+        with self._busy:
+            if key in self._under_way:
+                self._under_way[key] = future
+        future.add_done_callback(ended)
+        return True
+
+
+def _of_ray(error: Exception) -> bool:
+    """Did the actor fail, and not what it was asked to do?"""
+    from ray.exceptions import RayError, RayTaskError
+
+    return isinstance(error, RayError) and not isinstance(error, RayTaskError)

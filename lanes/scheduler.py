@@ -17,6 +17,7 @@ from core.states import Cause, EventKind, JobState, LaneState
 from lanes import decide, lookups
 from lanes.dispatch import Dispatch
 from lanes.ledger import grant_of
+from lanes.longest import Length
 from lanes.lookups import Waiting
 from lanes.mirror import Mirror, Spec, say
 from lanes.outlook import Outlook
@@ -28,6 +29,10 @@ _PAGE = 256
 _PAGES = 40  # ten thousand jobs: what one look at the queue may cost
 _MOST = 512  # candidates of one placement
 _SPREAD = 64  # of a long sweep so many besides its longest cells
+_BATCH_S, _BATCH_PART = (
+    0.5,
+    0.05,
+)  # of a sweep over unlike lanes a batch is at most so long, and so much of what is left
 _UNLIMITED = 1 << 30
 
 
@@ -36,7 +41,8 @@ class _Candidate:
     """Something that may be placed now: a job, a cell, or a batch of either.
 
     Attributes:
-        cell: of a sweep whose cells are placed one by one.
+        cells: of a sweep: the one that is placed by itself, or those of a batch; none: as many as fit.
+        length: what these cells should take.
         most, rest_s, bars: see `Wanted`.
         spare: a cell that is only there to choose from.
     """
@@ -45,7 +51,8 @@ class _Candidate:
     spec: Spec
     jobs: tuple[Waiting, ...] = ()
     sweep: LiveSweep | None = None
-    cell: int | None = None
+    cells: tuple[int, ...] = ()
+    length: Length | None = None
     pooled: bool = False
     most: int | None = None
     rest_s: float = 0.0
@@ -191,11 +198,11 @@ class Scheduler:
 
     def _timed(self, number: int, c: _Candidate) -> Wanted:
         """A candidate with the time that it should take."""
-        job = c.cell if c.cell is not None else None if c.pooled else c.jobs[0].id
-        if job is None:  # a batch is soon done wherever it goes
+        if c.pooled and not c.cells:  # a batch is soon done wherever it goes
             family = self.outlook.work(c.spec, {}).family
             return Wanted(number, c.spec.needs, c.pooled, family=family, bars=c.bars)
-        length = self.outlook.length_of(job)
+        job = c.cells[0] if c.cells else c.jobs[0].id
+        length = c.length if c.cells else self.outlook.length_of(job)
         return Wanted(
             number,
             c.spec.needs,
@@ -223,12 +230,12 @@ class Scheduler:
             c = candidates[p.job]
             if c.pooled and c.sweep is not None:
                 n = self.outlook.slots(c.spec, p.lane, unlike) if unlike else slots[c.sweep.id]
-                self.dispatch.send_cells(c.sweep, c.spec, p.lane, p.gpus, slots=n, cell=c.cell)
+                self.dispatch.send_cells(c.sweep, c.spec, p.lane, p.gpus, slots=n, cells=c.cells)
             elif c.pooled:
                 self.dispatch.send_jobs(c.jobs, c.spec, p.lane, p.gpus)
                 gone.update(job.id for job in c.jobs)
             else:
-                job = c.jobs[0] if c.cell is None else query.job(self.m.journal.conn, c.cell)
+                job = query.job(self.m.journal.conn, c.cells[0]) if c.cells else c.jobs[0]
                 gone.add(job.id)
                 data = {"nonce": secrets.token_hex(8), "grant": grant_of(c.spec.needs, p.gpus)}
                 events.append(Event(EventKind.PLACED, job.id, self._next_attempt(job.id, job.attempts), p.lane, data))
@@ -279,16 +286,17 @@ class Scheduler:
             if n <= 0:
                 continue
             if self._unlike and sweep.uniform and (not pooled or self.outlook.is_long(spec)):
-                yield from self._longest(sweep, spec, order, n, min(left, len(sweep.waiting)), pooled=pooled, bars=bars)
+                most = min(left, len(sweep.waiting))
+                yield from self._longest(sweep, spec, order, n, most, views, pooled=pooled, bars=bars)
             elif pooled:
                 for _ in range(n):
                     yield _Candidate(order, spec, sweep=sweep, pooled=True, bars=bars)
             elif sweep.uniform:
                 for cell in [i for a, b in sweep.waiting.peek(n) for i in range(a, b + 1)]:
-                    yield _Candidate(order, spec, sweep=sweep, cell=cell)
+                    yield _Candidate(order, spec, sweep=sweep, cells=(cell,))
             else:
                 for cell, digest in self._specs_of(sweep, n):
-                    yield _Candidate(order, self.m.spec(digest), sweep=sweep, cell=cell)
+                    yield _Candidate(order, self.m.spec(digest), sweep=sweep, cells=(cell,))
 
     def _longest(
         self,
@@ -297,6 +305,7 @@ class Scheduler:
         order: tuple[int, int],
         n: int,
         most: int,
+        views: list[LaneView],
         *,
         pooled: bool,
         bars: frozenset[str],
@@ -305,9 +314,16 @@ class Scheduler:
         found = self.outlook.order(sweep)
         ends = self.outlook.ends(next(iter(sweep.waiting)))
         cells, rest_s = found.first(max(n, _MOST - _SPREAD), ends=ends, spread=_SPREAD)
-        for i, cell in enumerate(cells):
+        if pooled:
+            # So long that the way there hardly counts, and short enough for all lanes to end together.
+            most_s = min(_BATCH_S, _BATCH_PART * self.outlook.rest_s(found, cells, rest_s, views))
+            parts = found.bundles(cells, most_s)
+        else:
+            parts = [(cell,) for cell in cells]
+        for i, part in enumerate(parts):
+            length = found.whole(part) if ends else None
             yield _Candidate(
-                order, spec, sweep=sweep, cell=cell, pooled=pooled, most=most, rest_s=rest_s, spare=i >= n, bars=bars
+                order, spec, (), sweep, part, length, pooled, most=most, rest_s=rest_s, spare=i >= n, bars=bars
             )
 
     def _specs_of(self, sweep: LiveSweep, n: int) -> list[tuple[int, str]]:

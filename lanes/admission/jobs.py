@@ -166,12 +166,14 @@ def cells(access: Access, ended: Ended) -> RungResult:
         return failure(access, ended, "the sweep of pooled cells")
     with reading(access.home) as conn:
         jobs = query.jobs(conn, sweep=ended.job.id, limit=10_000)
+        pooled = sum(query.batch_of(conn, j.id) is not None for j in jobs)
     away = [j for j in jobs if j.lane != access.name]
     if away or not jobs:
         text = f"cell {away[0].id} ran on {away[0].lane}" if away else "the sweep has no cells of its own"
         return RungResult(False, text, "report this: it is a bug of lab", ended.evidence)
-    evidence = {**ended.evidence, "cells": len(jobs)}
-    return RungResult(True, f"{len(jobs)} pooled cells, sweep {ended.job.id}, succeeded", evidence=evidence)
+    evidence = {**ended.evidence, "cells": len(jobs), "pooled": pooled}
+    how = "in warm workers" if pooled else "each by itself"
+    return RungResult(True, f"{len(jobs)} cells, sweep {ended.job.id}, succeeded, {how}", evidence=evidence)
 
 
 def parity(access: Access, ended: Ended, hostname: str) -> RungResult:

@@ -31,6 +31,7 @@ FRAME = 4 << 20
 REFUSED_S = 5.0  # for so long no worker is made for a kind that could not be loaded
 START_DEATHS = 3  # so many workers of a crew may die in a row before their kind was loaded
 AHEAD_S = 2.0  # a batch that was sent ahead waits no longer than this
+KEPT_S = 86400.0  # for so long a crew without work is remembered
 _REMEMBERED = 4096
 _TMP_ROOM = 60  # sockets below TMPDIR (107 bytes at most) need what is left for names of their own
 _CODE_ROOT = Path(__file__).resolve().parents[2]
@@ -224,8 +225,21 @@ class Crews:
         self._launched = [p for p in self._launched if p.poll() is None]
         if len(self._since) > _REMEMBERED:
             self._since.clear()
-        for folder in self._folders():
+        for folder in list(self._folders()):
             self._tend_crew(folder)
+            self._retire(folder)
+
+    def _retire(self, folder: Path) -> None:
+        """A crew that has had nothing to do for long is forgotten; its snapshot may then go as well."""
+        with contextlib.suppress(OSError):
+            place = folder / post.SETUP
+            age = time.time() - os.stat(place).st_mtime
+            if age < KEPT_S or self._workers(folder) or post.waiting(folder):
+                return
+            if time.time() - os.stat(folder / post.ORDERS).st_mtime < KEPT_S:
+                return
+            shutil.rmtree(self.batches / f".crew-{folder.name}", ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _tend_crew(self, folder: Path) -> None:
         """Bury the dead, give back what waited too long, and start the workers that are missing."""
@@ -237,10 +251,7 @@ class Crews:
             gone = self._look_at(worker)
             if gone is not None:
                 self._count(folder, state, gone)
-                shutil.rmtree(worker, ignore_errors=True)
-                with contextlib.suppress(OSError):
-                    os.unlink(self.bells / worker.name)
-                self._since.pop(str(worker), None)
+                self._remove(worker)
                 continue
             ready = _ready(worker)
             has = (worker / post.ORDER).exists()
@@ -286,6 +297,15 @@ class Crews:
         finally:
             os.close(lock)
         return read_dict(worker / post.GONE)
+
+    def _remove(self, worker: Path) -> None:
+        """Nothing of a worker that is gone stays."""
+        shutil.rmtree(worker, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.unlink(self.bells / worker.name)
+        for spare in (self.batches / ".spare").glob(f"{worker.name}-*"):
+            shutil.rmtree(spare, ignore_errors=True)
+        self._since.pop(str(worker), None)
 
     def _count(self, folder: Path, state: Dict[str, Any], gone: Dict[str, Any]) -> None:
         """What the end of a worker says about its crew."""

@@ -129,20 +129,23 @@ class RayNode:
             write_atomic(token, str(order["token"]), mode=0o600, sync=False)
             argv = [order.get("python") or sys.executable, "-P", "-m", "ray.scripts.scripts", "start"]
             argv += [*map(str, order["arguments"]), f"--temp-dir={self._temp}"]
-            done = subprocess.run(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd=str(self._temp),
-                env=self._environment(token),
-                start_new_session=True,
-                timeout=START_S,
-                check=False,
-            )
-            if done.returncode:
-                text = done.stdout.decode("utf-8", "replace").strip().splitlines()
-                raise OSError("; ".join(text[-3:]) or f"`ray start` ended with {done.returncode}")
+            # A file and no pipe: what it starts may hold on to that for ever.
+            with open(self._folder / "start.log", "w+b") as log:
+                code = subprocess.run(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=str(self._temp),
+                    env=self._environment(token),
+                    start_new_session=True,
+                    timeout=START_S,
+                    check=False,
+                ).returncode
+                log.seek(0)
+                text = log.read().decode("utf-8", "replace").strip().splitlines()
+            if code:
+                raise OSError("; ".join(text[-3:]) or f"`ray start` ended with {code}")
             running = procs.marked(self._marker)
             below = [p for one in running for p in map(procs.identify, procs.descendants(one.pid)) if p is not None]
             self._say("up", order["session"], procs=sorted({*running, *below}), raylet=self._raylets(running))

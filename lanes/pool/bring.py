@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core.fsio import read_json
+from core.fsio import read_json, sha256_file
 from core.states import AttemptState, Cause
 from lanes.pool.ends import death
 from lanes.pool.folder import ENV, INDEX, LOG, MANIFEST, METRICS, SPEC, SPOOL, write_new
@@ -75,8 +75,7 @@ def check(folder: Path, batch: Batch, digest: str) -> None:
         if set(files) - FILES:
             raise Unfit(f"it names the file {min(set(files) - FILES)!r}")
         for name, (sha, size) in files.items():
-            body = (folder / name).read_bytes()
-            if len(body) != size or hashlib.sha256(body).hexdigest() != sha:
+            if (folder / name).stat().st_size != size or sha256_file(folder / name) != sha:
                 raise Unfit(f"{name} is not what the manifest says")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Unfit(f"it has no manifest that can be read: {error}") from error

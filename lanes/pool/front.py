@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.cluster import LaneConfig
 from core.states import Cause
 from lanes.pool.pool import Pool
 from lanes.pool.remote import Reach, RemotePool, why_not_afar
@@ -31,6 +32,7 @@ class Front:
         self.session: HeadSession | None = None
         self._nodes: dict[str, JoinedNode] = {}
         self._far: dict[str, RemotePool] = {}
+        self._configs: dict[str, LaneConfig] = {}
         self._why: dict[tuple[str, str], str] = {}  # spec digest, lane -> why its cells can never be pooled there
 
     def join(self, session: RaySession) -> None:
@@ -87,6 +89,11 @@ class Front:
         for pool in self._far.values():
             pool.stop_cells(jobs, cause)
 
+    def met(self, lane: str) -> None:
+        """The lane answers (again). It may have something of an earlier controller's."""
+        if self.is_far(lane) and self.m.books[lane].pools:
+            self._pool(lane).look_again()
+
     def give_up(self, lane: str) -> None:
         """The lane is not to be waited for: the cells of its batches come back."""
         if lane in self._far:
@@ -113,8 +120,16 @@ class Front:
         return self._pool(lane) if self.is_far(lane) else self.local
 
     def _pool(self, lane: str) -> RemotePool:
-        found = self._far.get(lane)
+        found, config = self._far.get(lane), self.m.books[lane].config
+        if found is not None and config != self._configs[lane] and not found.in_flight():
+            # It is declared otherwise now.
+            found.close()
+            node = self._nodes.pop(lane, None)
+            if node is not None:
+                node.close()
+            found = None
         if found is None:
+            self._configs[lane] = config
             found = RemotePool(self.m.home, lane, lambda: self._reach(lane), self.local.say, ray=self._node(lane))
             self._far[lane] = found
         return found

@@ -201,6 +201,10 @@ class RemotePool:
         if ask:
             self._stops.put(("crew_stop_cells", ask))
 
+    def look_again(self) -> None:
+        """The lane is heard again: what it has of ours that nobody wants is dropped."""
+        self._awake.set()
+
     def give_up(self) -> None:
         """The lane is not to be waited for: all its cells come back, and what it says of them later is refused."""
         with self._lock:
@@ -370,7 +374,7 @@ class RemotePool:
                     self._say(("lane-error", self.lane, f"its pool: {type(error).__name__}: {error}"))
                 self._closed.wait(PAUSE_S * (4 if no_space(error) else 1))
             with self._lock:
-                if self._running or self._acked or self._down_since is not None:
+                if self._running or (self._acked and self._down_since is None):
                     self._awake.set()
 
     def _keep_acks(self, acked: list[str]) -> None:

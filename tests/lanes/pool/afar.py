@@ -131,6 +131,7 @@ class FarBench(Bench):
     def heal(self) -> None:
         """The link is there again, and the pool knows."""
         self.far.cut = False
+        self.pool.look_again()
         wait_for(lambda: self.pool._down_since is None, "the pool to see that the link is there")
 
     def new_controller(self, *batches: Batch) -> None:

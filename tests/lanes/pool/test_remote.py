@@ -226,7 +226,7 @@ def test_each_call_may_be_lost_or_its_answer(
     far.far.before = far.far.after = lambda _: None
     assert far.run(spec, "row").ok
     assert far.inbox.empty(), "nothing was told twice"
-    assert left[0] == 0 or (arrived and method == "ensure_code")
+    assert left[0] < 3, "nothing was cut"
 
 
 def test_what_was_given_up_is_refused_when_it_comes_back(far: FarBench, far_toy: CodeRef, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -59,7 +60,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JoinedHead]:
         for name in ("far", "near"):
             net.add(name, python="venv")
         folder = tmp_path_factory.mktemp("joined")
-        made = JoinedHead(folder, net, near={"transport": "joined", "cores": 2}, far={"cores": 2}, local={"cores": 1})
+        made = JoinedHead(folder, net, near={"transport": "joined", "cores": 2}, far={"cores": 2}, local={"cores": 2})
         made.grant()
         try:
             made.restart()
@@ -158,9 +159,10 @@ def _results(head: JoinedHead, lane: str) -> dict[str, Any]:
         ("arrays", kernel, "array,dtype,shape,values"),
         ("parity", parity, columns),
     ):
-        rows = head.lab("results", str(number), "-t", name, "--columns", said, "--format", "csv").stdout
-        found[name] = sorted(rows.splitlines())
-        assert len(found[name]) > 1
+        file = head.folder / f"{lane}-{name}.parquet"
+        head.lab("results", str(number), "-t", name, "--columns", said, "-o", str(file))
+        found[name] = sorted(str(row) for row in pq.read_table(file).to_pylist())
+        assert found[name]
     (attempt,) = head.attempts(command)
     manifest = json.loads(head.home.run_dir(command, attempt.n).manifest.read_text())
     found["command"] = {name: row for name, row in manifest["files"].items() if name.startswith("artifacts/")}

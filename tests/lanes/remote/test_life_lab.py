@@ -336,3 +336,18 @@ def test_nothing_secret_is_readable_by_others_on_the_lane(head: Head, net: LabNe
     assert os.stat(head.home.known_hosts).st_mode & 0o777 == 0o600
     for found in [p for p in (root, *root.rglob("*")) if p.is_file() and p.name in ("owner.json", "agent.lock")]:
         assert found.stat().st_mode & 0o077 == 0, found
+
+
+def test_a_lane_that_kills_what_runs_in_the_background_is_quarantined(head: Head, net: LabNet) -> None:
+    mini = net.lanes["mini"]
+    number = submit(head, FOREVER, "--retries", "runner-died=9")
+    for n in (1, 2, 3):
+        reach(head, number, 2, n)
+        for pid, text in mini.pids().items():
+            if "lanes.agent.runner" in text:
+                kill(pid)
+        wait_for(lambda n=n: head.attempts(number)[n - 1].ended, f"attempt {n} to be noticed as gone")  # type: ignore[misc]
+    row = head.wait_lane("mini", "quarantined")
+    assert "kills background processes" in row.reason
+    assert job(head.home, number).state is JobState.QUEUED, "nothing is placed there any more"
+    assert "quarantined" in head.lab("explain", str(number)).stdout
