@@ -86,6 +86,10 @@ class LiveWriter:
                     raise sqlite3.DatabaseError(f"version {version}")
                 conn.executescript(_SCHEMA)
                 conn.execute(f"PRAGMA user_version = {_VERSION}")
+                if conn.execute("SELECT 1 FROM boot WHERE boot IS NOT ?", (boot_id(),)).fetchone():
+                    # The clock began anew: what was heard by the old one has no age any more.
+                    conn.execute("UPDATE lane SET seen = NULL")
+                    conn.execute("DELETE FROM beat")
                 conn.execute("INSERT OR REPLACE INTO boot VALUES(1, ?)", (boot_id(),))
                 self._conn = conn
                 return

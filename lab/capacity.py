@@ -24,7 +24,6 @@ def lane_books(cluster: Cluster, conn: sqlite3.Connection | None) -> dict[str, L
     """
     known = {lane.name: lane for lane in query.lanes(conn)} if conn is not None else {}
     admitted = query.admitted(conn) if conn is not None else {}
-    admitted = query.admitted(conn) if conn is not None else {}
     books: dict[str, LaneBook] = {}
     for config in cluster.lanes:
         row = known.get(config.name)
@@ -35,7 +34,6 @@ def lane_books(cluster: Cluster, conn: sqlite3.Connection | None) -> dict[str, L
         reason = row.reason if row is not None else ""
         roles = admitted.get(config.name, frozenset())
         books[config.name] = LaneBook(config, state, reason, hello, admitted=roles)
-        books[config.name].admitted = admitted.get(config.name, frozenset())
     for attempt in query.open_attempts(conn) if conn is not None else ():
         if attempt.lane in books:
             books[attempt.lane].hold(attempt)

@@ -7,6 +7,7 @@ state: it puts messages into the inbox. What was asked and not answered when a c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import threading
@@ -15,9 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 from core.cluster import LaneConfig
-from core.errors import LabError
+from core.errors import DiskFull, LabError, Unavailable
 from core.home import Home
-from core.journal import Event, query
+from core.journal import Event, Journal, Role, query
 from core.journal.query import AskRow
 from core.states import AttemptState, Cause, EventKind, LaneState
 from lanes import decide
@@ -25,7 +26,7 @@ from lanes.decide import Ended
 from lanes.later import Message
 from lanes.mirror import Mirror, say
 from lanes.remote import RemoteHandle
-from lanes.roster import Roster
+from lanes.roster import GONE, Roster
 from lanes.transport import LinkDown, LinkRefused, RemoteError
 
 _REVOKE_S = 10.0  # for so long a lane that is given up is asked to end what runs there
@@ -89,6 +90,7 @@ class Asks:
         self.roster = roster
         self._inbox = inbox
         self._busy: dict[int, AskRow] = {}
+        self._answers: dict[int, Answer] = {}  # given, not recorded yet
 
     def look(self) -> None:
         """Begin what was asked since the last look."""
@@ -98,8 +100,14 @@ class Asks:
             self._busy[ask.seq] = ask
             try:
                 self._begin(ask)
+            except (DiskFull, Unavailable):
+                del self._busy[ask.seq]  # it is looked at again
+                raise
             except LabError as error:
-                self.answer(ask.seq, {"ok": False, "message": str(error.message), "hint": error.hint or ""})
+                self._reply(ask.seq, {"ok": False, "message": str(error.message), "hint": error.hint or ""})
+            except Exception as error:
+                # What cannot even be begun must not have one controller after the other stumble over it.
+                self._reply(ask.seq, _a_bug(ask, error))
 
     def _begin(self, ask: AskRow) -> None:
         self.roster.reload()  # whoever asks about a lane may just have declared it
@@ -109,24 +117,25 @@ class Asks:
             if isinstance(handle, RemoteHandle):
                 self._thread(ask, functools.partial(_knock, handle, said))
             else:
-                self.answer(ask.seq, said)
+                self._reply(ask.seq, said)
             return
         if ask.what == "down":
             self._down(ask)
             return
         book, handle = self.m.books.get(ask.lane), self.m.handles.get(ask.lane)
-        if book is None:
-            self.answer(ask.seq, {"ok": False, "message": f"there is no lane {ask.lane}", "hint": "see `lab lanes`"})
+        if book is None or book.reason == GONE:
+            message = f"there is no lane {ask.lane}" + (f": it is {GONE}" if book is not None else "")
+            self._reply(ask.seq, {"ok": False, "message": message, "hint": "see `lab lanes`"})
             return
         if not book.config.remote:
             message = f"lane {ask.lane} is this machine: there is nothing to {ask.what}"
-            self.answer(ask.seq, {"ok": False, "message": message, "hint": ""})
+            self._reply(ask.seq, {"ok": False, "message": message, "hint": ""})
             return
         if handle is None and book.state is LaneState.DOWN:  # it was given up, and is wanted again
             self.roster.set_state(ask.lane, LaneState.UP, "")
         handle = self.roster.contact(ask.lane)
         if ask.what not in _HANDLERS:
-            self.answer(ask.seq, {"ok": False, "message": f"{ask.what!r} cannot be asked", "hint": ""})
+            self._reply(ask.seq, {"ok": False, "message": f"{ask.what!r} cannot be asked", "hint": ""})
             return
         assert isinstance(handle, RemoteHandle)
         access = LaneAccess(self.m.home, handle, self._inbox)
@@ -147,24 +156,28 @@ class Asks:
             except LabError as error:
                 answer = {"ok": False, "message": str(error.message), "hint": error.hint or ""}
             except Exception as error:
-                say(f"lane {ask.lane}: {ask.what}: a bug of ours\n{traceback.format_exc()}")
-                answer = {
-                    "ok": False,
-                    "message": f"{type(error).__name__}: {error}",
-                    "hint": "see the controller's log",
-                }
-            self._inbox(("answered", ask.lane, (ask.seq, answer)))
+                answer = _a_bug(ask, error)
+            self._reply(ask.seq, answer)
 
         threading.Thread(target=run, name=f"{ask.what}-{ask.lane}", daemon=True).start()
 
-    def answer(self, seq: int, answer: Answer) -> None:
-        """Record the answer."""
-        ask = self._busy.pop(seq, None)
-        if ask is None:
+    def _reply(self, seq: int, answer: Answer) -> None:
+        """Have the answer recorded, after all that was said before it. From any thread.
+
+        The message holds no more than the number: what cannot be recorded now (a full disk) is kept by that.
+        """
+        self._answers[seq] = answer
+        self._inbox(("answered", "", (seq,)))
+
+    def answer(self, seq: int) -> None:
+        """Record the answer that was given."""
+        ask, answer = self._busy.get(seq), self._answers.get(seq)
+        if ask is None or answer is None:
             return
         data = {"ask": seq, "ok": bool(answer.get("ok")), "message": str(answer.get("message") or "")}
         data.update(hint=str(answer.get("hint") or ""), data=answer.get("data") or {})
         self.m.record([Event(EventKind.LANE_ANSWERED, lane=ask.lane, data=data)])
+        del self._busy[seq], self._answers[seq]
 
     # What the handlers say meanwhile.
 
@@ -185,9 +198,13 @@ class Asks:
     def _cancel(self, jobs: list[int], reason: str) -> None:
         """Jobs of a ladder that can no longer be climbed."""
         events: list[Event] = []
+        sweeps = []
         for number in jobs:
             job = query.job(self.m.journal.conn, number)
             if job.state.terminal:
+                continue
+            if job.is_sweep:
+                sweeps.append(number)
                 continue
             mine = [a for a in self.m.open.values() if a.job == number]
             if mine:
@@ -198,6 +215,9 @@ class Asks:
                 self.m.tell_stop(attempt, Cause.CANCELLED)
         if events:
             self.m.record(events)
+        if sweeps:
+            # With all their cells, as if a person had asked; and as a person, for the journal's news is what is heard.
+            threading.Thread(target=_ask_to_cancel, args=(self.m.home, sweeps), name="cancel", daemon=True).start()
 
     # Giving a lane up.
 
@@ -207,9 +227,10 @@ class Asks:
         book = self.m.books.get(name)
         if book is None or not book.config.remote:
             message = f"there is no remote lane {name}"
-            self.answer(ask.seq, {"ok": False, "message": message, "hint": "`lab lane drain` empties a local one"})
+            self._reply(ask.seq, {"ok": False, "message": message, "hint": "`lab lane drain` empties a local one"})
             return
         lost = [a for a in self.m.open.values() if a.lane == name]
+        book.admitting = False
         self.roster.set_state(name, LaneState.DOWN, reason)
         for attempt in lost:
             end = Ended(AttemptState.LOST, Cause.UNREACHABLE, f"its lane was given up: {reason}")
@@ -219,20 +240,34 @@ class Asks:
         handle = self.m.handles.get(name)
         count = f"{len(lost)} attempts there go back to the queue" if lost else "nothing ran there"
         if not isinstance(handle, RemoteHandle):
-            self.answer(ask.seq, {"ok": True, "message": f"lane {name} is down: {count}"})
+            self._reply(ask.seq, {"ok": True, "message": f"lane {name} is down: {count}"})
             return
         reached = not book.link and bool(book.hello)
 
         def work() -> Answer:
-            if not reached:
-                hint = "when it comes back, what still runs there is revoked and nothing of it is taken"
-                return {"ok": True, "message": f"lane {name} is down: {count}", "hint": hint}
-            left = handle.let_go(_REVOKE_S)
-            self._inbox(("leave", name, None))
-            message = f"lane {name} is down: {count}"
-            return {"ok": True, "message": message, "hint": left, "data": {"attempts": len(lost)}}
+            message, data = f"lane {name} is down: {count}", {"attempts": len(lost)}
+            with contextlib.suppress(LinkDown, LinkRefused):
+                if reached:
+                    left = handle.let_go(_REVOKE_S)
+                    self._inbox(("leave", name, None))
+                    return {"ok": True, "message": message, "hint": left, "data": data}
+            hint = "when it comes back, what still runs there is revoked and nothing of it is taken"
+            return {"ok": True, "message": message, "hint": hint, "data": data}
 
         self._thread(ask, work)
+
+
+def _a_bug(ask: AskRow, error: Exception) -> Answer:
+    say(f"lane {ask.lane}: {ask.what}: a bug of ours\n{traceback.format_exc()}")
+    return {"ok": False, "message": f"{type(error).__name__}: {error}", "hint": "see the controller's log"}
+
+
+def _ask_to_cancel(home: Home, jobs: list[int]) -> None:
+    try:
+        with Journal.open(home, Role.CLIENT) as journal, journal.transaction() as tx:
+            tx.extend([Event(EventKind.CANCEL_ASKED, job=number) for number in jobs])
+    except LabError as error:
+        say(f"jobs {jobs} of a ladder that can no longer be climbed could not be cancelled: {error}")
 
 
 def _knock(handle: RemoteHandle, answer: Answer) -> Answer:

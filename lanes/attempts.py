@@ -17,6 +17,7 @@ from core.live import LiveWriter
 from core.states import AttemptState, Cause, EventKind
 from lanes import decide
 from lanes.admission.misbehaviour import history_of, misbehaves
+from lanes.carrier.errors import BadHarvest
 from lanes.decide import Ended
 from lanes.harvest import NoRoom, harvest
 from lanes.later import Later, Message
@@ -42,6 +43,7 @@ class Attempts:
         self._harvesting: set[tuple[int, int]] = set()
         self._harvesters = ThreadPoolExecutor(2, thread_name_prefix="harvest")
         self._trouble: Counter[tuple[int, int]] = Counter()
+        self._stumbled: Counter[tuple[int, int]] = Counter()  # fetches that failed for no reason of the lane's
 
     def frame(self, lane: str, reports: list[dict[str, Any]]) -> None:
         """News of all attempts of a lane."""
@@ -68,6 +70,11 @@ class Attempts:
 
     def tell_again(self, lane: str, method: str, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Once more what got lost on the way, as long as it still matters."""
+        if method == "adopt":
+            there = tuple(row for row in args[0] if (int(row[0]), int(row[1])) in self.m.open)
+            if lane in self.m.handles and there:
+                self.m.handles[lane].tell("adopt", there)
+            return
         at = (int(args[0]["job"]), int(args[0]["attempt"])) if method == "start" else (int(args[0]), int(args[1]))
         if lane in self.m.handles and (at in self.m.open or method == "reap"):
             self.m.handles[lane].tell(method, *args, **named)
@@ -78,10 +85,20 @@ class Attempts:
         self._harvesting.add(at)
         job, attempt = query.job(self.journal.conn, at[0]), self.m.open[at]
 
-        handle = self.m.handles.get(attempt.lane)
+        handle, book = self.m.handles.get(attempt.lane), self.m.books.get(attempt.lane)
+        if handle is None and book is not None and book.config.remote:
+            self._harvesting.discard(at)  # it lies there still, and is told of when the lane is held again
+            return
 
         def work(wrong: Exception | None = None) -> None:
             try:
+                if wrong is not None and not isinstance(wrong, BadHarvest | NoRoom):
+                    # Not what the lane has is wrong, but something on the way. What is given up is removed there.
+                    self._stumbled[at] += 1
+                    if self._stumbled[at] < _TROUBLES:
+                        why = f"{type(wrong).__name__}: {wrong}"
+                        self._inbox(("not-fetched", attempt.lane, (at, why)))
+                        return
                 if wrong is not None:
                     raise wrong
                 self._inbox(("harvested", attempt.lane, (at, harvest(self.home, job, attempt))))
@@ -187,11 +204,15 @@ class Attempts:
         if at in self.m.open:
             word = str(answer.get("cause") or "")
             cause = Cause(word) if word in _REFUSALS else Cause.SETUP
+            if cause is Cause.CANCELLED:  # of a job that is not (else that counts): it was stopped, and runs later
+                cause = Cause.PREEMPTED
             self._conclude(at, Ended(AttemptState.FAILED, cause, str(answer.get("reason") or "the lane refused it")))
 
     def _unknown(self, lane: str, at: tuple[int, int], report: dict[str, Any]) -> None:
         """The lane has an attempt that the journal has ended, or never placed: it is revoked, then forgotten."""
-        handle = self.m.handles[lane]
+        handle = self.m.handles.get(lane)
+        if handle is None:  # the last words of a lane that we have left
+            return
         if report["phase"] in ("starting", "running"):
             handle.tell("signal", at[0], at[1], "revoke")
         elif report.get("clear"):
@@ -213,6 +234,8 @@ class Attempts:
         self._record_end(at, attempt, end)
         self.m.let_go(attempt)
         self.live.forget(*at)
+        for counts in (self._trouble, self._stumbled):
+            counts.pop(at, None)
 
     def _record_end(self, at: tuple[int, int], attempt: Attempt, end: Ended) -> None:
         conn = self.journal.conn

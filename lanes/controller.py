@@ -116,7 +116,9 @@ class Controller:
             did = self._turn()
             self._look_after()
             self.compactor.maybe(time.monotonic(), not did and not self.dispatch.flights)
-            if self.m.ending and not (self.m.killing and self.m.open):
+            # What is out of reach cannot be ended now: it is found again, and judged, by the next controller.
+            left = self.m.killing and any(not self.roster.out_of_reach(a.lane) for a in self.m.open.values())
+            if self.m.ending and not left:
                 break
         self._go_down()
 
@@ -343,9 +345,7 @@ class Controller:
         elif what == "lane-error":
             self.roster.trouble(lane, str(body))
         elif what == "tell-failed":
-            book = self.m.books.get(lane)
-            if book is None or not book.link:  # that its link is down was said already
-                say(f"lane {lane}: {body[0]} failed: {body[3]}")
+            self.roster.tell_failed(lane, str(body[0]), str(body[3]))
             self.deferred.put(("tell", lane, body[:3]))
         elif what == "tell":
             self.attempts.tell_again(lane, *body)

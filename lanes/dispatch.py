@@ -174,6 +174,8 @@ class Dispatch:
         lanes = {lane for of, lane in self._pace if of == sweep.id}
         if not lanes:
             return
+        if self.outlook is not None and self.outlook.unlike and self.outlook.is_long(self.m.spec(sweep.spec)):
+            return  # which cells go where is weighed for each batch
         flights: dict[str, list[Flight]] = {}
         for nonce, f in self.flights.items():
             if f.sweep == sweep.id and f.batch.lane in lanes and nonce not in self.done:

@@ -38,4 +38,10 @@ def _about(what: str, body: Any) -> object:
     if what in ("tell", "told"):
         method, args = body[0], body[1]
         return method, (args[0]["job"], args[0]["attempt"]) if method == "start" else args[:2]
-    return body if isinstance(body, tuple) else None
+    if isinstance(body, dict):
+        return body.get("role"), body.get("rung"), body.get("ask")
+    try:
+        hash(body)
+    except TypeError:
+        return repr(body)
+    return body

@@ -100,8 +100,8 @@ class Longest:
             at -= 1
             if order[at][1] in waiting:
                 out.append(order[at][1])
-        step = max(1, at // spread) if spread else at + 1
-        out += [cell for _, cell in order[max(0, at - 1) :: -step] if cell in waiting] if at else []
+        if spread and at:
+            out += [cell for _, cell in order[at - 1 :: -max(1, at // spread)] if cell in waiting]
         unseen = self._whole / max(1, len(waiting)) * len(self._unseen)
         return out, max(0.0, self._whole + unseen - sum(waiting[cell].expected for cell in out))
 

@@ -38,6 +38,7 @@ class Outlook:
         self.m = mirror
         self.clock = clock
         self.speeds = Speeds()
+        self.unlike = False  # more than one lane is open: it matters which job goes where
         self._running: dict[_At, tuple[float, float]] = {}  # what holds a slot -> since, and until when it should
         self._works: dict[int, Work] = {}
         self._orders: dict[int, Longest] = {}

@@ -120,9 +120,7 @@ class RemoteHandle(LaneHandle):
         self.stop()  # now: the listener would have the lane ours again
         return ""
 
-    def fetch(
-        self, job: int, n: int, expect: dict[str, Any] | None, then: Callable[[Exception | None], None]
-    ) -> None:
+    def fetch(self, job: int, n: int, expect: dict[str, Any] | None, then: Callable[[Exception | None], None]) -> None:
         """Bring what an attempt has left to the head, on one of our workers, then call `then` there.
 
         Args:

@@ -6,7 +6,7 @@ A lane that does not answer is `unreachable`: that is the state of a link, and n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from core import cluster as clusters
@@ -26,6 +26,9 @@ _LOST_S = 20.0  # without an answer for so long, after it said that something is
 _DOWN_S = 3.0  # a link that is back sooner than this was never gone
 _SEEN_S = 1.0
 _TIDY_S = 600.0
+_SAME_S = 60.0  # the same trouble is said again after this
+_REASON_S = 600.0  # another reason why a lane is out of reach is worth an event of the journal this often
+_PASSING = ("disk_free", "pid", "work_s")  # of an agent's hello: no news by themselves
 GONE = "no longer in cluster.yaml"
 NOT_ADMITTED = "not admitted yet"
 
@@ -43,6 +46,9 @@ class Roster:
         self._seen: dict[str, float] = {}  # lane -> when the live view was last told of it
         self._tidy_at: dict[str, float] = {}  # lane -> when it should look at what it keeps
         self._troubled: dict[str, float] = {}  # lane -> since when nothing but errors came from it
+        self._said: dict[str, tuple[str, float]] = {}  # lane -> the trouble that was said last, when
+        self._why: dict[str, tuple[str, float]] = {}  # lane -> why it is out of reach (cause), when that was recorded
+        self._talking: set[str] = set()  # lanes that answered, and of whose link nothing bad was heard since
 
     def keep_lanes_of(self, names: set[str]) -> None:
         """A lane that has left cluster.yaml with attempts still on it is not forgotten: a local one is drained, of a
@@ -58,11 +64,19 @@ class Roster:
         """Make the journal and the books agree on which lanes there are and how they were left."""
         known = {lane.name: lane for lane in query.lanes(self.m.journal.conn)}
         admitted = query.admitted(self.m.journal.conn)
-        events = []
+        places = query.admitted_as(self.m.journal.conn)
+        events: list[Event] = []
         for name, book in self.m.books.items():
             old = known.get(name)
             book.admitted = admitted.get(name, frozenset())
-            back = old is not None and old.state is LaneState.DOWN and old.reason == GONE
+            for role in sorted(book.admitted):
+                # A name is admitted for what it stood for: another machine has to earn it anew.
+                was = places.get((name, role))
+                if was is not None and book.config.remote and was != _place(book.config):
+                    data = {"role": role, "ok": False, "reason": f"it was admitted as {was}"}
+                    events.append(Event(EventKind.ADMITTED, lane=name, data=data))
+                    book.admitted -= {role}
+            back = old is not None and old.reason == GONE != book.reason
             if old is not None and old.state in _KEPT and not back:
                 book.state, book.reason = old.state, old.reason
             elif book.config.remote and book.reason != GONE:
@@ -75,7 +89,7 @@ class Roster:
         for name in known.keys() - self.m.books.keys():
             if known[name].state is not LaneState.DOWN:
                 events.append(_lane_event(name, LaneState.DOWN, GONE))
-        self.m.record(events)
+        self._record(events)
 
     def start(self) -> None:
         """Get in touch with the lanes. A remote one that nobody has asked about yet is only a line in a file: no
@@ -84,8 +98,12 @@ class Roster:
         for name, book in self.m.books.items():
             wanted = not book.config.remote or book.admitted or name in met or book.held
             lost = book.config.remote and book.reason == GONE  # nobody says where it is
-            if name not in self.m.handles and wanted and not lost and book.state is not LaneState.DOWN:
+            if name in self.m.handles:
+                continue
+            if wanted and not lost and book.state is not LaneState.DOWN:
                 self._start(name, book)
+            elif book.config.remote and book.held and book.down_since is None:
+                book.down_since = time.monotonic()  # nobody listens to it: jobs that do not wait for ever need not
 
     def contact(self, name: str) -> LaneHandle:
         """The hold on a declared lane, which is got in touch with now if it was not before."""
@@ -109,11 +127,15 @@ class Roster:
             book = self.m.books.get(name)
             if book is not None and book.config == config and book.reason != GONE:
                 continue
+            if book is not None and book.held and book.config.remote != config.remote:
+                say(f"lane {name} is {book.config.transport} until what runs there has ended: drain it first")
+                continue  # what runs on one machine cannot be taken up on another
             said.append(f"lane {name} is {'new' if book is None else 'changed'}")
             self._close(name)
             fresh = LaneBook(config)
             if book is not None:
                 fresh.held, fresh.hello = book.held, book.hello
+                fresh.admitting, fresh.down_since = book.admitting, book.down_since
             self.m.books[name] = fresh
         for name in self.m.books.keys() - declared.keys():
             book = self.m.books[name]
@@ -136,17 +158,21 @@ class Roster:
         book = self.m.books.get(name)
         if book is None or name not in self.m.handles:
             return
-        self._troubled.pop(name, None)
+        self._heard(name)
+        before = (book.state, book.reason, _lasting(book.hello))
         book.hello, book.link, book.down_since = hello, {}, None
         self._live.lane(name, hello)
         if book.state not in _KEPT:
             book.state, book.reason = _reached(book)
-        self.m.record([_lane_event(name, book.state, book.reason, info=hello)])
+        if (book.state, book.reason, _lasting(hello)) != before:
+            self._record([_lane_event(name, book.state, book.reason, info=hello)])
+        self.m.stale = True
         handle = self.m.handles[name]
         mine = [a for a in self.m.open.values() if a.lane == name]
         # One that was placed on a remote lane may still be on its way there: it is sent again, not looked for.
         there = [a for a in mine if not (handle.remote and a.state is AttemptState.PLACED)]
-        handle.tell("adopt", [[a.job, a.n, str(self.m.home.run_dir(a.job, a.n).path)] for a in there])
+        # In tuples: what cannot be told now is kept by what it is about.
+        handle.tell("adopt", tuple((a.job, a.n, str(self.m.home.run_dir(a.job, a.n).path)) for a in there))
         for attempt in mine:
             job = query.job(self.m.journal.conn, attempt.job)
             if attempt.state is AttemptState.PLACED:
@@ -158,10 +184,10 @@ class Roster:
 
     def answered(self, name: str, usage: dict[str, Any] | None = None) -> None:
         """The lane said something: the link is there. `usage`: how busy it is, for the live view."""
-        self._troubled.pop(name, None)
         book = self.m.books.get(name)
-        if book is None:
-            return
+        if book is None or (book.config.remote and name not in self.m.handles):
+            return  # the last words of a lane that we have left
+        self._heard(name)
         now = time.monotonic()
         book.link, book.down_since = {}, None
         if now - self._seen.get(name, -_SEEN_S) >= _SEEN_S:
@@ -170,16 +196,34 @@ class Roster:
             self._tidy(name, now)
         if book.state is LaneState.UNREACHABLE:
             book.state, book.reason = _reached(book)
-            self.m.record([_lane_event(name, book.state, book.reason)])
+            self._record([_lane_event(name, book.state, book.reason)])
             say(f"lane {name} answers again")
 
     def trouble(self, name: str, message: str) -> None:
         """The lane was asked and did not answer as it should."""
-        say(f"lane {name}: {message}")
-        since = self._troubled.setdefault(name, time.monotonic())
+        now = time.monotonic()
+        self._say_once(name, message)
+        since = self._troubled.setdefault(name, now)
         book = self.m.books.get(name)
-        if book is not None and book.state is LaneState.UP and time.monotonic() - since >= _LOST_S:
+        if book is None or now - since < _LOST_S:
+            return
+        if book.config.remote and book.down_since is None:
+            book.down_since = since  # for its jobs that is as if the link were down
+        if book.state is LaneState.UP:
             self._unreachable(name, book, message)
+
+    def tell_failed(self, name: str, method: str, message: str) -> None:
+        """Something could not be told to the lane; it is told again. That its link is down was said already."""
+        book = self.m.books.get(name)
+        if book is None or not book.link:
+            self._say_once(name, f"{method} failed: {message}")
+
+    def _say_once(self, name: str, message: str) -> None:
+        last, at = self._said.get(name, ("", 0.0))
+        now = time.monotonic()
+        if message != last or now - at >= _SAME_S:
+            self._said[name] = (message, now)
+            say(f"lane {name}: {message}")
 
     def link(self, name: str, link: dict[str, Any]) -> None:
         """The way to a remote lane is down. That is shown with its age; nothing fails by it."""
@@ -188,45 +232,84 @@ class Roster:
             return
         now = time.monotonic()
         age = link.get("age_s")
+        book.link = link
+        self._talking.discard(name)
+        self._live.link(name, link)
+        if link.get("on_purpose"):
+            return  # we closed it ourselves, for a while: no job is to be given up for that
         if book.down_since is None:
             book.down_since = now - float(age or 0.0)
-        book.link = link
-        self._live.link(name, link)
         refused = link.get("refused") or {}
         message = str(refused.get("message") or link.get("error") or "it does not answer")
+        kind = str(refused.get("cause") or "")
+        known, at = self._why.get(name, ("", -_REASON_S))
         admitted = bool(book.roles)
         if admitted and book.state is LaneState.UP and (refused or now - book.down_since >= _DOWN_S):
+            self._why[name] = (kind, now)
             self._unreachable(name, book, message)
-        elif book.state is LaneState.UNREACHABLE and book.reason != message:
+        elif (
+            book.state is LaneState.UNREACHABLE
+            and book.reason != message
+            # One try after another may say something else, for days; what it says now is in the live view.
+            and (kind != known or now - at >= _REASON_S)
+        ):
+            self._why[name] = (kind, now)
             self._unreachable(name, book, message, quiet=True)
 
     def grant(self, name: str, role: str, ok: bool, reason: str) -> None:
         """A role was earned, or is taken away."""
         book = self.m.books.get(name)
-        events = [Event(EventKind.ADMITTED, lane=name, data={"role": role, "ok": ok, "reason": reason})]
+        data = {"role": role, "ok": ok, "reason": reason}
+        events = [Event(EventKind.ADMITTED, lane=name, data=data)]
         if book is not None:
+            data["place"] = _place(book.config)
             book.admitted = book.admitted | {role} if ok else book.admitted - {role}
             if book.state is LaneState.QUARANTINED and ok:
                 book.state = LaneState.DECLARED
             if book.state not in _KEPT:
-                book.state, book.reason = _reached(book) if book.hello and not book.link else _at_rest(book)
+                book.state, book.reason = _reached(book) if name in self._talking else _at_rest(book)
             events.append(_lane_event(name, book.state, book.reason))
-        self.m.record(events)
+        self._record(events)
 
     def set_state(self, name: str, state: LaneState, reason: str) -> None:
         """Somebody decided: drained, quarantined, down, or (UP) none of these any more."""
         book = self.m.books.get(name)
-        if book is not None:
+        if book is not None and book.reason == GONE and state in (LaneState.UP, LaneState.DRAINING):
+            state, reason = book.state, GONE  # as long as nobody declares it, nothing is placed there
+        elif book is not None:
             if state is LaneState.UP:
-                state, reason = _reached(book) if book.hello and not book.link else _at_rest(book)
+                state, reason = _reached(book) if name in self._talking else _at_rest(book)
             book.state, book.reason = state, reason
             if state is not LaneState.DOWN and name not in self.m.handles:
                 self._start(name, book)
         self.m.record([_lane_event(name, state, reason)])
 
     def leave(self, name: str) -> None:
-        """Have nothing more to do with the lane's machine."""
+        """Have nothing more to do with the lane's machine, unless somebody wants it again already."""
         self._close(name)
+        book = self.m.books.get(name)
+        if book is not None and book.state is not LaneState.DOWN:
+            self._start(name, book)
+
+    def out_of_reach(self, name: str) -> bool:
+        """Is there no use in waiting for what runs there?"""
+        book = self.m.books.get(name)
+        return book is None or name not in self.m.handles or book.down_since is not None
+
+    def _heard(self, name: str) -> None:
+        self._troubled.pop(name, None)
+        self._said.pop(name, None)
+        self._why.pop(name, None)
+        self._talking.add(name)
+
+    def _record(self, events: Sequence[Event]) -> None:
+        """Commit `events`. What is asked of one of their lanes meanwhile stays asked: an event about a lane's state
+        counts as the answer, and these answer nobody."""
+        lanes = {e.lane for e in events if e.kind is EventKind.LANE}
+        with self.m.journal.transaction() as tx:
+            asked = [row for row in lookups.lane_wishes(tx.conn) if row[0] in lanes]
+            tx.extend([*events, *(_wish_event(*row) for row in asked)])
+        self.m.heard(events)
 
     def _tidy(self, name: str, now: float) -> None:
         handle = self.m.handles.get(name)
@@ -236,7 +319,7 @@ class Roster:
 
     def _unreachable(self, name: str, book: LaneBook, message: str, *, quiet: bool = False) -> None:
         book.state, book.reason = LaneState.UNREACHABLE, message
-        self.m.record([_lane_event(name, book.state, message)])
+        self._record([_lane_event(name, book.state, message)])
         if not quiet:
             say(f"lane {name} is out of reach: {message}")
 
@@ -249,6 +332,7 @@ class Roster:
             say(f"lane {name}: {error}")
 
     def _close(self, name: str) -> None:
+        self._talking.discard(name)
         handle = self.m.handles.pop(name, None)
         if isinstance(handle, RemoteHandle):
             handle.close()
@@ -265,6 +349,12 @@ def _at_rest(book: LaneBook) -> tuple[LaneState, str]:
     return LaneState.DECLARED, NOT_ADMITTED
 
 
+def _place(config: LaneConfig) -> str:
+    """Which machine, and which part of it, the name of a remote lane stands for."""
+    user, port = f"{config.user}@" if config.user else "", f":{config.port}" if config.port else ""
+    return " ".join([*config.prefix, f"{user}{config.host}{port}", config.root])
+
+
 def _reached(book: LaneBook) -> tuple[LaneState, str]:
     """The state of a lane that answers."""
     if book.config.remote and not book.roles:
@@ -274,3 +364,13 @@ def _reached(book: LaneBook) -> tuple[LaneState, str]:
 
 def _lane_event(name: str, state: LaneState, reason: str, **more: Any) -> Event:
     return Event(EventKind.LANE, lane=name, data={"state": str(state), "reason": reason, **more})
+
+
+def _wish_event(name: str, wish: str, reason: str) -> Event:
+    kind = EventKind.DRAIN_ASKED if wish == "drain" else EventKind.RESUME_ASKED
+    return Event(kind, lane=name, data={"reason": reason})
+
+
+def _lasting(hello: Mapping[str, Any]) -> dict[str, Any]:
+    """What an agent says of its machine that does not change by the minute."""
+    return {name: value for name, value in hello.items() if name not in _PASSING}

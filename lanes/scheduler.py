@@ -72,7 +72,6 @@ class Scheduler:
         self._more = False
         self._unanswerable: set[tuple[int, str | None]] = set()
         self.outlook = dispatch.outlook = Outlook(mirror)
-        self._unlike = False  # more than one lane is open: it matters which job goes where
         self._shallow = False  # the last look was a short one, for want of a free slot
 
     # What people asked for.
@@ -184,11 +183,11 @@ class Scheduler:
         self._look(views)
         if not any((v.open or v.admitting) and v.free.cores > 0 for v in views):
             return []
-        self._unlike = sum(v.open for v in views) > 1
+        self.outlook.unlike = sum(v.open for v in views) > 1
         candidates = self._candidates(views)
         if not candidates:
             return []
-        if not self._unlike:
+        if not self.outlook.unlike:
             wanted = [Wanted(i, c.spec.needs, c.pooled, bars=c.bars) for i, c in enumerate(candidates)]
             return self._carry_out(candidates, place(wanted, views))
         views = [self.outlook.view(book) for book in self.m.books.values()]
@@ -285,7 +284,7 @@ class Scheduler:
             n = min(left, room(spec.needs, views, pooled=pooled, bars=bars) + 1, len(sweep.waiting))
             if n <= 0:
                 continue
-            if self._unlike and sweep.uniform and (not pooled or self.outlook.is_long(spec)):
+            if self.outlook.unlike and sweep.uniform and (not pooled or self.outlook.is_long(spec)):
                 most = min(left, len(sweep.waiting))
                 yield from self._longest(sweep, spec, order, n, most, views, pooled=pooled, bars=bars)
             elif pooled:

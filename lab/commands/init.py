@@ -21,7 +21,8 @@ TEMPLATE = """\
 # The lanes of this lab. A lane is a machine, or a part of one, that runs attempts.
 #
 # Only `local` works at once. Every other lane stays `declared`, and nothing is placed on it, until it has earned its
-# admission. What is left out here is what the probe finds.
+# admission: `lab lane add` writes one, then `lab lane trust` and `lab lane admit`. What is left out here is what the
+# probe finds.
 lanes:
   local:
     transport: local
@@ -33,8 +34,8 @@ lanes:
   # box:
   #   transport: ssh
   #   host: box           # as in ~/.ssh/config
-  #   gpus: 1
-  #   roles: [eval, train]
+  #   gpus: 1             # whole GPUs that may be used
+  #   roles: [eval, train]  # what it may be admitted for
 
 # A program that gets one JSON document on stdin when a job is done or failed, a sweep has finished, a lane is lost:
 # notify: [./notify.sh]

@@ -12,7 +12,7 @@ from core.journal.query.evidence import (
     spec_of,
 )
 from core.journal.query.jobs import counts, dependencies, dependents, job, jobs, queue, wishes
-from core.journal.query.ladder import AskRow, RungRow, admitted, ask, open_asks, rungs
+from core.journal.query.ladder import AskRow, RungRow, admitted, admitted_as, ask, open_asks, rungs
 from core.journal.query.rows import Attempt, Batch, EventRow, Job, Lane, Part, Sweep
 from core.journal.query.sweeps import (
     batch_of,
@@ -37,6 +37,7 @@ __all__ = [
     "RungRow",
     "Sweep",
     "admitted",
+    "admitted_as",
     "ask",
     "attempts",
     "batch_of",

@@ -47,6 +47,13 @@ def admitted(conn: sqlite3.Connection) -> dict[str, frozenset[str]]:
     return {lane: frozenset(roles) for lane, roles in found.items()}
 
 
+def admitted_as(conn: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    """(lane, role) -> the machine that the lane's name stood for when it was admitted, where that was said."""
+    sql = """SELECT a.lane, a.role, e.data ->> '$.place' FROM admitted a JOIN event e ON e.seq = a.seq
+             WHERE e.data ->> '$.place' IS NOT NULL"""
+    return {(r[0], r[1]): str(r[2]) for r in conn.execute(sql)}
+
+
 def open_asks(conn: sqlite3.Connection) -> list[AskRow]:
     """What was asked about lanes and is not answered, oldest first."""
     sql = """SELECT a.seq, a.lane, a.what, e.data FROM lane_ask a JOIN event e ON e.seq = a.seq
