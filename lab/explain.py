@@ -13,6 +13,7 @@ from core.fsio import walk_files
 from core.home import Home
 from core.journal import query
 from core.journal.query import Job
+from core.live import read_lanes
 from core.spec import Needs, differing_parts, key_parts
 from core.states import Cond, JobState, LaneState
 from lab.answers import answer_in_cache
@@ -23,6 +24,7 @@ from lab.output import human
 from lab.plan import where_now
 from lab.ranking import Ranked, rank_job
 from lanes.ledger import LaneBook
+from lanes.patience import unreachable_s
 from lanes.placement import can_ever
 from lanes.start import controller_alive
 
@@ -83,8 +85,8 @@ def _sweep(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any])
 
 
 def _ranked(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any]) -> list[Ranked]:
-    if job.state.terminal:
-        return []
+    if job.state not in (JobState.QUEUED, JobState.HELD):
+        return []  # where it runs is settled
     return rank_job(conn, lane_books(cluster.load(home.cluster_file), conn), job, spec)
 
 
@@ -105,7 +107,7 @@ def _so_far(home: Home, conn: sqlite3.Connection, job: Job) -> str:
             if controller_alive(home)
             else "; the controller is down, the attempt goes on and `lab up` takes it up again"
         )
-        return f"job {job.id} is running: {tries}{asked}{lost}"
+        return f"job {job.id} is running: {tries}{asked}{lost}{_out_of_reach(home, conn, job)}"
     if job.state is JobState.CANCELLING:
         return f"job {job.id} is cancelled and ends: {tries} still has something alive"
     if job.state is JobState.SUCCEEDED:
@@ -114,6 +116,22 @@ def _so_far(home: Home, conn: sqlite3.Connection, job: Job) -> str:
         return f"job {job.id} succeeded: {tries}{took}"
     cause = f" ({job.cause})" if job.cause and job.cause not in (job.reason or "") else ""
     return f"job {job.id} is {job.state}, {tries}{cause}: {job.reason or 'no reason was recorded'}"
+
+
+def _out_of_reach(home: Home, conn: sqlite3.Connection, job: Job) -> str:
+    """What the state of its lane's link means for a job that runs there."""
+    lane = next((x for x in query.lanes(conn) if x.name == job.lane and x.state is LaneState.UNREACHABLE), None)
+    if lane is None:
+        return ""
+    age = read_lanes(home).get(lane.name, {}).get("age_s")
+    since = f" for {human.span(age)}" if age is not None else ""
+    limit = unreachable_s(query.spec_of(conn, job.spec))
+    then = (
+        "it waits for the lane, as long as that takes"
+        if limit is None
+        else (f"it goes back to the queue when that has lasted {human.span(limit)}")
+    )
+    return f"; {lane.name} is out of reach{since} ({lane.reason}): what is known of the job is as old, and {then}"
 
 
 def _waiting(

@@ -182,7 +182,9 @@ def _row(page: Page, lane: LaneShown) -> tuple[str, ...]:
     reason = lane.known.reason if lane.known is not None else ""
     failed = lane.failed
     climbed = f"{failed.rung}: {failed.data.get('message') or ''}" if failed is not None and config.remote else ""
-    said = "; ".join(p for p in (wish, lane.trouble or reason) if p) or climbed or config.about
+    # Who decided something about a lane gave a reason for it; else what is wrong with the way to it says more.
+    decided = reason if lane.state in _NOT_USED else ""
+    said = "; ".join(p for p in (wish, decided or lane.trouble or reason) if p) or climbed or config.about
     heard = lane.age_s if lane.state not in (LaneState.DECLARED, *_NOT_USED) or lane.link else None
     return (
         config.name,

@@ -28,7 +28,7 @@ __all__ = ["NEEDED", "OPTIONAL", "climb", "judge", "python_of"]
 
 def python_of(access: Access, hello: Mapping[str, Any]) -> str:
     """The interpreter on the lane in which kinds run."""
-    return access.interpreter or access.config.python or str(hello.get("executable") or "python3")
+    return access.interpreter or str(hello.get("executable") or access.config.python or "python3")
 
 
 def climb(access: Access, tools: Tools, hello: Mapping[str, Any]) -> RungResult:

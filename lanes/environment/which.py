@@ -29,7 +29,8 @@ def _file(home: Home, lane: str) -> Path:
 
 
 def lane_python(config: LaneConfig, known: Mapping[str, Any] | None) -> str | None:
-    """The interpreter for attempts on a lane; None: the one that runs the agent.
+    """The interpreter for attempts on a lane; None: the one that runs the agent, which is the one that
+    cluster.yaml names (found there as the lane's own shell finds it).
 
     Args:
         known: what `known` says of it.
@@ -40,7 +41,7 @@ def lane_python(config: LaneConfig, known: Mapping[str, Any] | None) -> str | No
     made = known or {}
     if made.get("python") and made.get("made") and made.get("named") == config.python:
         return str(made["python"])
-    return config.python
+    return None
 
 
 def evidence(config: LaneConfig, status: Mapping[str, Any], source: str) -> dict[str, Any]:

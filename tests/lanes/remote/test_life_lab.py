@@ -184,6 +184,16 @@ def test_a_job_may_say_how_long_it_waits_and_the_zombie_is_refused(head: Head, n
     assert len(head.events(number, EventKind.JOB_ENDED)) == 1
 
 
+def test_an_interpreter_below_the_lane_users_home(head: Head, net: LabNet) -> None:
+    """`~` is the lane's, and nobody's here."""
+    mini = net.lanes["mini"]
+    mini.run("mkdir", "-p", "/root/tools")
+    mini.run("ln", "-sfn", str(Path(str(mini.python)).parent.parent), "/root/tools/venv")
+    head.declare(mini={"python": "~/tools/venv/bin/python"})
+    number = submit(head, 2)
+    wait_state(head.home, number, JobState.SUCCEEDED)
+
+
 def test_a_lane_that_is_given_up_loses_what_runs_there(head: Head, net: LabNet) -> None:
     number = submit(head, FOREVER)
     reach(head, number, 3)
@@ -196,6 +206,11 @@ def test_a_lane_that_is_given_up_loses_what_runs_there(head: Head, net: LabNet) 
     assert (lost.state, lost.cause) == (AttemptState.LOST, Cause.UNREACHABLE)
     assert head.lane("mini").state == "down"
     assert job(head.home, number).state is JobState.QUEUED, "it may run on mini only, and mini is down"
+    owner = net.lanes["mini"].home / ".lab-lane" / "owner.json"
+    wait_for(lambda: json.loads(owner.read_text())["home"] == "", "the lane to be nobody's")
+    assert "it smells of smoke" in head.lab("lanes").stdout
+    time.sleep(3.0)  # whoever would take it again after all does so at the next word
+    assert json.loads(owner.read_text())["home"] == ""
 
 
 def test_a_reboot_is_told_by_the_boot_id(head: Head, net: LabNet) -> None:
