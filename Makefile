@@ -60,6 +60,7 @@ bench: $(READY)  ## ratios against named peers, on this machine
 	$(BIN)/python -m benchmarks.results
 	$(BIN)/python -m benchmarks.top
 	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m benchmarks.makespan
 
 clean:           ## remove what setup made (never a home)
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -19,6 +19,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -38,7 +39,6 @@ from core.states import EventKind, JobState
 QUOTAS = {"quick": 0.8, "half": 0.4, "quarter": 0.2}
 SIZES = (1, 2, 4, 16)  # units of work; as many cells of each
 STEPS = 16_000_000  # of `burn` that are about a second of a whole core
-_RAY_PORT = 36_511
 _LAB = [sys.executable, "-P", "-m", "lab"]
 
 _BURN = """
@@ -298,18 +298,31 @@ def _locally(work: Work, kind: str) -> int:
 def _ray_round(net: Any, work: Work) -> float:
     """A Ray cluster of the same lanes, one CPU each; seconds of the same cells as tasks, in the order of the grid."""
     ray = str(Path(sys.executable).with_name("ray"))
-    head_s = f"{net.head}:{_RAY_PORT}"
+    with socket.socket() as free:
+        free.bind((net.head, 0))
+        port = free.getsockname()[1]
+    head_s = f"{net.head}:{port}"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    env = {**os.environ, "RAY_DEDUP_LOGS": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    plain = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    env = {**os.environ, **plain}
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         common = ["--block", "--object-store-memory", str(100 << 20), "--disable-usage-stats"]
-        head = [ray, "start", "--head", f"--node-ip-address={net.head}", f"--port={_RAY_PORT}", "--num-cpus=0"]
+        head = [ray, "start", "--head", f"--node-ip-address={net.head}", f"--port={port}", "--num-cpus=0"]
         head += ["--include-dashboard=false", f"--temp-dir={folder}", *common]
         processes = [subprocess.Popen(head, env=env, start_new_session=True, **quiet)]  # type: ignore[call-overload]
         try:
             time.sleep(8)
             for lane in net.lanes.values():
-                joins = [lane.python, "-m", "ray.scripts.scripts", "start", f"--address={head_s}", "--num-cpus=1"]
+                joins = [
+                    "env",
+                    *(f"{k}={v}" for k, v in plain.items()),
+                    lane.python,
+                    "-m",
+                    "ray.scripts.scripts",
+                    "start",
+                    f"--address={head_s}",
+                    "--num-cpus=1",
+                ]
                 joins += [f"--node-ip-address={lane.address}", *common]
                 processes.append(
                     subprocess.Popen([*net.ssh_argv(lane, "-tt"), _quoted(joins)], stdin=subprocess.DEVNULL, **quiet)  # type: ignore[call-overload]

@@ -17,7 +17,7 @@ from typing import Any
 from core.cluster import LaneConfig
 from lanes.joined.checks import Refusal, arguments, here, refusal, resource, unreachable
 from lanes.later import Message
-from lanes.pool.remote import Reach
+from lanes.pool.far import Reach
 from lanes.transport import LinkDown, LinkRefused
 
 LOOK_S = 2.0

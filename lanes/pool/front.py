@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from core.cluster import LaneConfig
 from core.states import Cause
+from lanes.pool.far import Reach, why_not_afar
 from lanes.pool.pool import Pool
-from lanes.pool.remote import Reach, RemotePool, why_not_afar
+from lanes.pool.remote import RemotePool
 from lanes.pool.types import Batch, BatchDone, Cell
 from lanes.transport import LinkDown
 

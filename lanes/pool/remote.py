@@ -10,27 +10,24 @@ Three threads: one sends (a snapshot of code may take minutes), one asks for end
 from __future__ import annotations
 
 import contextlib
-import json
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from core.errors import LabError
-from core.fsio import digest, no_space
+from core.fsio import no_space
 from core.home import Home
 from core.states import Cause
 from lanes.later import Message
 from lanes.patience import unreachable_s
 from lanes.pool import bring
-from lanes.pool.crew import crew_key, why_not_anywhere
+from lanes.pool.crew import crew_key
 from lanes.pool.ends import never_ready, not_begun, whole
+from lanes.pool.far import Far, RayWorkers, Reach, crew_of, order_of, setup_of
 from lanes.pool.sizer import Sizer
 from lanes.pool.types import Batch, BatchDone
-from lanes.pool.words import PROTOCOL
 from lanes.transport import LinkDown, LinkRefused, RemoteError
 
 POLL_S = 2.0  # for so long the lane waits for an end before it says that there is none
@@ -38,53 +35,9 @@ ANSWER_S = 30.0
 PAUSE_S = 0.5  # between two tries over a link that is down
 UNSENT_S = 3.0  # a batch that has not left waits no longer than this for the link
 TARGET_S = 0.25  # of a batch: the way there takes longer than on this machine
-BUDGET_S = 0.5  # after this no new cell of a batch is begun
-IDLE_S = 60.0
 BARRED_S = 60.0  # for so long nothing is sent to a lane that could not load the kind
 FULL_S = 20.0  # or whose disk was full
 _UNFIT = 3  # times that a batch is fetched again when its files are not what they should be
-
-
-class Reach(Protocol):
-    """The hold on the lane, as lanes.remote.RemoteHandle has it."""
-
-    interpreter: str | None
-
-    def ask(self, method: str, *args: Any, timeout_s: float = 60.0, **named: Any) -> Any: ...
-
-    def carry(self, method: str, *args: Any, **named: Any) -> Any: ...
-
-
-class RayWorkers(Protocol):
-    """Workers that Ray starts on a joined lane (lanes.joined)."""
-
-    def ready(self) -> str:
-        """Empty when it can, else why not just now."""
-        ...
-
-    def refused(self) -> str:
-        """Why it never can until a person does something; empty while there is no such reason."""
-        ...
-
-    def start(self, folder: str) -> None:
-        """Have Ray start the worker whose folder that is, unless it was asked before. Returns at once."""
-        ...
-
-
-@dataclass
-class Far:
-    """A batch that was given to the lane, or is on its way there."""
-
-    batch: Batch
-    time_limit: float | None
-    ahead: bool
-    since: float
-    number: int
-    tried: bool = False  # the lane may have it
-    sent: int | None = None  # the number of polls begun when the lane said that it has it
-    adopted: bool = False  # an earlier controller sent it
-    stops: dict[int, tuple[float, str]] = field(default_factory=dict)  # job -> when it was asked, cause
-    unfit: int = 0
 
 
 class RemotePool:
@@ -115,7 +68,7 @@ class RemotePool:
         self._sizers: dict[str, Sizer] = {}
         self._barred: dict[str, tuple[float, str]] = {}  # crew (of the lane, or "" for all) -> until when, why
         self._crews: dict[str, str] = {}  # crew of the lane -> key of the spec
-        self._begun: dict[str, dict[str, Any]] = {}  # crews that the lane knows -> what was said of them
+        self._begun: dict[str, str] = {}  # crews that the lane knows -> the agent's folder there
         self._number = int(time.time() * 1000)
         self._polls = 0
         self._acked: list[str] = []
@@ -260,7 +213,7 @@ class RemotePool:
         batch = far.batch
         reach = self._reach()
         crew = self._begin(reach, batch)
-        order = self._order(reach, far)
+        order = order_of(reach, far, self._begun[crew])
         with self._lock:
             if batch.nonce not in self._running:
                 return
@@ -289,56 +242,18 @@ class RemotePool:
         """The crew's name on the lane, made known there with the code that it runs."""
         spec = batch.spec
         key = crew_key(spec)
-        crew = digest([key, reach.interpreter, self._ray is not None])[:16]
+        crew = crew_of(spec, reach.interpreter, ray=self._ray is not None)
         if crew in self._begun:
             return crew
-        setup = {
-            "protocol": PROTOCOL,
-            "kind_path": str(reach.carry("ensure_code", str(spec["kind_code"]["store"]))),
-            "entry": spec["entry"],
-            "python": reach.interpreter,
-            "env": dict(spec.get("env") or {}),
-            "cores": batch.grant.get("cores"),
-            "gpus": list(batch.grant.get("gpus") or ()),
-            "memory_mb": (spec.get("needs") or {}).get("memory_mb"),
-            "setup_s": float((spec.get("limits") or {}).get("setup_s") or 600.0),
-            "idle_s": IDLE_S,
-            "marker": f"lab:{self._home.hash}:crew:{crew}",
-            "ray": self._ray is not None,
-        }
+        code = str(reach.carry("ensure_code", str(spec["kind_code"]["store"])))
+        setup = setup_of(self._home, batch, crew, reach.interpreter, code, ray=self._ray is not None)
         answer = reach.ask("crew_begin", crew, setup, timeout_s=ANSWER_S)
         if not answer.get("ok"):
             raise _Refused(str(answer.get("cause")), str(answer.get("reason")))
         with self._lock:
-            self._begun[crew] = {"root": str(answer["root"]), "kind_path": setup["kind_path"]}
+            self._begun[crew] = str(answer["root"])
             self._crews[crew] = key
         return crew
-
-    def _order(self, reach: Reach, far: Far) -> bytes:
-        batch, spec = far.batch, dict(far.batch.spec)
-        inputs = [
-            dict(item) if item.get("lane") else {**item, "path": str(reach.carry("ensure_input", dict(item)))}
-            for item in spec.get("inputs") or ()
-        ]
-        crew = digest([crew_key(spec), reach.interpreter, self._ray is not None])[:16]
-        spec = {**spec, "inputs": inputs, "python": reach.interpreter or spec["python"]}
-        limits = spec.get("limits") or {}
-        head = {
-            "nonce": batch.nonce,
-            "dir": batch.dir,
-            "time_limit": far.time_limit,
-            "grace_s": float(limits.get("grace_s") or 0.0),
-        }
-        body = {
-            "folder": f"{self._begun[crew]['root']}/batches/{batch.dir}",
-            "lane": batch.lane,
-            "spec_digest": batch.spec_digest,
-            "spec": json.dumps(spec, sort_keys=True, separators=(",", ":")),
-            "grant": dict(batch.grant),
-            "budget_s": BUDGET_S,
-            "cells": list(zip(*batch.cells, strict=True)),
-        }
-        return json.dumps(head).encode() + b"\n" + json.dumps(body, separators=(",", ":")).encode()
 
     def _refused(self, far: Far, error: _Refused) -> None:
         if error.cause == "disk-full":
@@ -499,17 +414,3 @@ class _Refused(Exception):
     def __init__(self, cause: str, reason: str) -> None:
         super().__init__(reason)
         self.cause = cause
-
-
-def why_not_afar(home: Home, lane: str, spec: Mapping[str, Any]) -> str:
-    """Why cells of this spec can never run in warm workers on that lane; empty when they may."""
-    why = why_not_anywhere(home, spec)
-    if why:
-        return why
-    place = Path(home.code) / str(spec["kind_code"]["store"]) / "lanes" / "pool" / "afar.py"
-    if not place.exists():
-        return "it was submitted with a version of lab that had no warm workers on other lanes"
-    for item in spec.get("inputs") or ():
-        if item.get("lane") not in (None, lane):
-            return f"its input {item['name']!r} lies on lane {item['lane']}"
-    return ""

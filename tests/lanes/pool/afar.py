@@ -16,7 +16,8 @@ from lanes.agent import procs
 from lanes.agent.crews import Crews
 from lanes.pool import post
 from lanes.pool.crew import crew_key
-from lanes.pool.remote import RemotePool, why_not_afar
+from lanes.pool.far import why_not_afar
+from lanes.pool.remote import RemotePool
 from lanes.pool.types import Batch
 from lanes.transport import LinkDown
 from tests.lanes.pool.toys import Bench
@@ -83,6 +84,7 @@ class FarLane:
             target = self.folder / "store" / "inputs" / args[0]["sha256"]
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(args[0]["path"], target)
+        self.after(method)
         return str(target)
 
     # What a test looks at.

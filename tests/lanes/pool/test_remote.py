@@ -437,7 +437,7 @@ def test_an_interpreter_that_is_not_there(far: FarBench, far_toy: CodeRef) -> No
 
 
 def test_idle_workers_end_by_themselves(far: FarBench, far_toy: CodeRef, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "IDLE_S", 0.3)
+    monkeypatch.setattr("lanes.pool.far.IDLE_S", 0.3)
     spec = far.spec(far_toy, env={"OWN": "idle"})
     done = far.run(spec, "tell")
     pid = json.loads(rows(done)[0]["word"])["pid"]
@@ -464,7 +464,7 @@ def test_a_full_lane_gives_back(far: FarBench, far_toy: CodeRef, monkeypatch: py
 
 
 def test_large_files_come_in_pieces(far: FarBench, far_toy: CodeRef, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lanes.agent.crews.INLINE", 100)
+    monkeypatch.setattr("lanes.agent.crewbooks.INLINE", 100)
     monkeypatch.setattr("lanes.pool.bring.CHUNK", 333)
     batch = far.start(far.spec(far_toy), far.cells(*["print"] * 40))
     assert len(far.wait(batch).ok) == 40
@@ -524,12 +524,15 @@ def test_the_agents_part_is_python_39() -> None:
     """It is carried to lanes whose Python we do not choose."""
     import ast
 
+    import lanes.agent.crewbooks
     import lanes.agent.crews
     import lanes.agent.keeper
+    import lanes.agent.raynode
     import lanes.pool.post
     import lanes.pool.words
 
-    for one in (lanes.agent.crews, lanes.agent.keeper, lanes.pool.post, lanes.pool.words):
+    parts = (lanes.agent.crews, lanes.agent.crewbooks, lanes.agent.keeper, lanes.agent.raynode)
+    for one in (*parts, lanes.pool.post, lanes.pool.words):
         tree = ast.parse(Path(str(one.__file__)).read_text(), feature_version=(3, 9))
         assert any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in tree.body)
         tops = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
