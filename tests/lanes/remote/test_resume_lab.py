@@ -14,7 +14,7 @@ from tests.lanes.remote.support import Head, head_of
 from tests.support import wait_for, wait_state
 
 # A kind of an outside package: counts, adds up, saves what it has every ten steps.
-KIND = '''
+KIND = """
 import json, time
 from core.kind import Kind, Params
 
@@ -42,7 +42,7 @@ class Climb(Kind):
                     (folder / "total.json").write_text(json.dumps(total))
             time.sleep(p.pace_s)
         ctx.artifact("total.txt").write_text(str(total))
-'''
+"""
 
 pytestmark = pytest.mark.timeout(600)
 
