@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -93,7 +94,7 @@ def _csv(rows: Stream, out: BinaryIO) -> int:
     import pyarrow as pa
     import pyarrow.csv
 
-    nested = [i for i, f in enumerate(rows.schema) if pa.types.is_nested(f.type)]
+    nested = [i for i, f in enumerate(rows.schema) if pa.types.is_nested(f.type) or _is_bytes(f.type)]
     schema = rows.schema
     for i in nested:
         schema = schema.set(i, schema.field(i).with_type(pa.string()))
@@ -106,20 +107,34 @@ def _csv(rows: Stream, out: BinaryIO) -> int:
 
 
 def _flat(batch: pa.RecordBatch, nested: list[int], schema: pa.Schema) -> pa.RecordBatch:
-    """CSV knows no lists: they become JSON text."""
+    """CSV knows no lists and no bytes: they become JSON text, and base64."""
     import pyarrow as pa
 
     if not nested:
         return batch
     columns = list(batch.columns)
     for i in nested:
-        texts = [None if v is None else json.dumps(v, default=str) for v in columns[i].to_pylist()]
+        told = (
+            v if v is None or isinstance(v, bytes) else json.dumps(v, default=_told) for v in columns[i].to_pylist()
+        )
+        texts = [_told(v) if isinstance(v, bytes) else v for v in told]
         columns[i] = pa.array(texts, pa.string())
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
+def _is_bytes(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+
+
+def _told(value: object) -> str:
+    """What neither CSV nor JSON has a form for."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
+
+
 def _json(rows: Stream, out: BinaryIO) -> int:
-    encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
+    encode = json.JSONEncoder(default=_told, ensure_ascii=False).encode
     count = 0
     for batch in rows.batches:
         out.write("".join([encode(plain(row)) + "\n" for row in batch.to_pylist()]).encode("utf-8", "backslashreplace"))

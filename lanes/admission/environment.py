@@ -8,6 +8,7 @@ from typing import Any
 
 from lanes.admission.look import LookFailed, look
 from lanes.admission.words import Access, RungResult, Tools
+from lanes.joined.checks import here, refusal
 from lanes.transport import LinkRefused, RemoteError
 
 OLDEST = (3, 11)  # what kinds run on
@@ -40,7 +41,20 @@ def climb(access: Access, tools: Tools, hello: Mapping[str, Any]) -> RungResult:
         )
     except (LookFailed, RemoteError, LinkRefused) as error:
         return RungResult(False, str(error), f"then: lab lane probe {access.name}", {"python": python})
-    return judge(access.name, python, found, _here())
+    judged = judge(access.name, python, found, _here())
+    if judged.ok and access.config.transport == "joined":
+        return _joins(access.name, python, found, judged)
+    return judged
+
+
+def _joins(name: str, python: str, found: Mapping[str, Any], judged: RungResult) -> RungResult:
+    """A joined lane's interpreter must also fit the head's Ray."""
+    versions = found.get("versions") or {}
+    said = {"python": str(found.get("python")), "ray": versions.get("ray"), "executable": python}
+    refused = refusal(name, said, here())
+    if refused is None:
+        return judged
+    return RungResult(False, refused.message, refused.hint, judged.evidence)
 
 
 def judge(name: str, python: str, found: Mapping[str, Any], here: Mapping[str, str]) -> RungResult:

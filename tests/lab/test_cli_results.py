@@ -14,7 +14,8 @@ import pytest
 
 from core.errors import Exit
 from core.home import Home
-from lab import main
+from core.tables import Stream
+from lab import exports, main
 from lab.output.data import table_lines
 from lab.output.page import Page, cells
 from lab.submission import Request, submit
@@ -89,6 +90,15 @@ def test_questions_that_a_kind_answers(home: Home, capsys: pytest.CaptureFixture
     assert "compares 2 jobs, not 1" in refused("1", "--ask", "moved")
     assert "no kind was named" in refused("--ask", "worst")
     assert "together with --where" in refused("1", "--ask", "worst", "--where", "err > 0")
+
+
+def test_bytes_and_lists_have_a_form_in_every_text_format() -> None:
+    table = pa.table({"data": pa.array([b"\x00\xff", None]), "dims": pa.array([[1, 2], [3]]), "deep": [[b"a"], [b"b"]]})
+    for form, want in (("csv", b'"AP8="'), ("json", b'"AP8="')):
+        out = io.BytesIO()
+        assert exports.write(Stream(table.schema, iter(table.to_batches())), form, out) == 2
+        assert want in out.getvalue()
+        assert b"YQ==" in out.getvalue()
 
 
 def test_csv_json_parquet_and_arrow(home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ import pytest
 from core.cluster import LaneConfig
 from core.fsio import write_json
 from core.states import Cause, Rung
-from lanes.admission import AttemptEnd, admit, misbehaves, needed, probe
+from lanes.admission import AttemptEnd, admit, environment, misbehaves, needed, probe
 from lanes.admission.device import compare, device, notes
 from lanes.admission.words import attainable
 from lanes.agent import machine
 from lanes.agent.probe import Probes
+from lanes.joined.checks import here
 from lanes.transport import CallTimeout, LinkDown, LinkRefused, RemoteError
 from tests.lanes.admission import CARD, DISK, MACHINE, PACKAGES, World, data_of, unreachable
 
@@ -127,6 +128,28 @@ def test_an_agent_that_does_not_answer_is_no_refused_login(world: World) -> None
 
 
 # What is on the machine.
+
+
+@pytest.mark.parametrize(
+    ("python", "ray", "said"),
+    [
+        ("3.11.0", "2.60.0", "same patch version"),
+        ("", "2.1.0", "it has Ray 2.1.0"),
+        ("", None, "has no Ray"),
+        ("", "", ""),
+    ],
+)
+def test_a_joined_lane_must_fit_the_heads_ray(world: World, python: str, ray: str | None, said: str) -> None:
+    found = {
+        "python": python or here()["python"],
+        "versions": {**dict.fromkeys(environment.NEEDED, "1"), "ray": here()["ray"] if ray == "" else ray},
+    }
+    judged = environment.judge("bat00", "/usr/bin/python3", found, {})
+    assert judged.ok, "as an ssh lane it will do"
+    joins = environment._joins("bat00", "/usr/bin/python3", found, judged)
+    assert joins.ok is (said == "")
+    assert said in joins.message
+    assert joins.ok or "transport: ssh" in joins.hint
 
 
 def test_a_missing_package_is_named_with_both_remedies(world: World) -> None:
