@@ -28,15 +28,18 @@ demo: $(READY)   ## run the main job and show its table
 	@echo '  .venv/bin/lab submit command --wait -- python3 -c "print(6 * 7)"'
 	@echo '  .venv/bin/lab status'
 
-# Numbers take processor time, and lanes mostly wait: side by side they take two thirds of the time.
+# Numbers take processor time, and lanes mostly wait: side by side they take half of the time.
 NUMBERS := tests/core tests/kernels tests/jobs
-FAR     := tests/lanes/joined tests/lanes/ssh tests/lanes/carrier tests/lanes/environment tests/lanes/remote tests/lanes/test_lab_net.py
+FAR     := tests/lanes/joined tests/lanes/ssh tests/lanes/carrier tests/lanes/environment tests/lanes/remote \
+           tests/lanes/test_lab_net.py
 test: $(READY)   ## all tests but the long ones
-	@log=$$(mktemp); $(BIN)/python -m pytest -m 'not long' $(NUMBERS) $(FAR) >$$log 2>&1 & pid=$$!; code=0; \
-	  trap "kill $$pid 2>/dev/null" EXIT; trap 'exit 130' INT TERM; \
-	  echo "tests of numbers and of remote lanes ($(NUMBERS) $(FAR)) run beside these; theirs are shown at the end"; \
+	@logs=$$(mktemp -d); code=0; \
+	  $(BIN)/python -m pytest -m 'not long' $(NUMBERS) >$$logs/numbers 2>&1 & numbers=$$!; \
+	  $(BIN)/python -m pytest -m 'not long' $(FAR) >$$logs/far 2>&1 & far=$$!; \
+	  trap "kill $$numbers $$far 2>/dev/null" EXIT; trap 'exit 130' INT TERM; \
+	  echo "tests of numbers ($(NUMBERS)) and of remote lanes run beside these; theirs are shown at the end"; \
 	  $(BIN)/python -m pytest -m 'not long' $(addprefix --ignore=,$(NUMBERS) $(FAR)) || code=$$?; \
-	  wait $$pid || code=$$?; cat $$log; rm -f $$log; exit $$code
+	  wait $$numbers || code=$$?; wait $$far || code=$$?; cat $$logs/numbers $$logs/far; rm -rf $$logs; exit $$code
 
 test-long: $(READY)  ## the long ones
 	$(BIN)/python -m pytest -m long

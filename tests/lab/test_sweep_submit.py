@@ -355,11 +355,11 @@ def test_ten_thousand_cells_are_quick(home: Home, ask: Submit, sweep: Sweep) -> 
     ask()
     took = []
     for i in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         answer = sweep("quick", alpha=range(1, 10_001), label=[str(i)])
-        took.append(time.perf_counter() - start)
+        took.append(time.process_time() - start)
         assert answer.cells == 10_000
-    assert min(took) < 1.0  # the benchmark asks for much less; a busy machine must not fail a test
+    assert min(took) < 1.0  # of processor time: what else the machine does must not fail a test
 
 
 def test_preparing_a_sweep_writes_nothing(home: Home, here: Path, toy: Path) -> None:

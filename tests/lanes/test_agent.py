@@ -303,7 +303,7 @@ def test_a_process_is_found_in_the_midst_of_exec() -> None:
     """For an instant it has no environment to be known by; whoever looked then said clear too early."""
     if not procs.has_proc():
         pytest.skip("needs /proc")
-    env = {procs.MARKER: "lab:test:exec:1:0"}
+    env = {procs.MARKER: f"lab:test:exec:{os.getpid()}:0"}
     for _ in range(300):
         with subprocess.Popen(["/bin/sleep", "600"], env=env) as process:
             try:

@@ -126,6 +126,7 @@ def hostname(head: Head, job_id: int) -> str:
 # Must show 1.
 
 
+@pytest.mark.long
 def test_three_lanes_of_a_lab(head: Head, net: LabNet) -> None:
     # mini is admitted for eval, bat00 authenticated and under hardening, molt reachable and not admitted.
     for name in net.lanes:
@@ -258,6 +259,7 @@ def test_a_changed_host_key(head: Head, net: LabNet) -> None:
     assert head.lab("lane", "probe", "molt").returncode == 0
 
 
+@pytest.mark.long
 def test_a_refused_key(head: Head, net: LabNet, tmp_path: Path) -> None:
     head.trust("molt")
     make_key(tmp_path / "other")
@@ -265,6 +267,7 @@ def test_a_refused_key(head: Head, net: LabNet, tmp_path: Path) -> None:
     refuse(head, "molt", "authenticated", "authorized_keys")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("python", ["/nowhere/python3", "/opt/lane/bin/oldpython"])
 def test_a_wrong_python(head: Head, net: LabNet, python: str) -> None:
     net.lanes["molt"].program("oldpython", OLD.format(real=net.lanes["molt"].python))
@@ -288,6 +291,7 @@ def test_a_missing_package(head: Head, net: LabNet) -> None:
     refuse(head, "bare", "environment", "numba", "lab lane provision bare", "`python:`")
 
 
+@pytest.mark.long
 def test_a_full_disk(head: Head, net: LabNet) -> None:
     small = net.lanes.get("small") or net.add("small", python="venv", disk=8 << 20)
     head.trust("small")
@@ -311,12 +315,14 @@ def test_a_declared_gpu_that_is_not_there(head: Head) -> None:
     assert (gpu["declared"], gpu["probed"]) == (1, 0)
 
 
+@pytest.mark.long
 def test_more_cores_than_there_are(head: Head) -> None:
     head.trust("molt")
     head.declare(molt={"cores": 1000})
     refuse(head, "molt", "device", "declares 1000 cores")
 
 
+@pytest.mark.long
 def test_a_broken_kernel_on_the_lane(head: Head, net: LabNet) -> None:
     """Its code is right to the last byte: it is the environment there that computes wrong."""
     lane = net.lanes["molt"]
@@ -341,6 +347,7 @@ def test_a_broken_kernel_on_the_lane(head: Head, net: LabNet) -> None:
     assert head.lab("lane", "admit", "molt").returncode == 0
 
 
+@pytest.mark.long
 def test_a_machine_that_ends_what_a_login_left_behind(head: Head, net: LabNet) -> None:
     wsl = net.lanes.get("oldwsl") or net.add("oldwsl", python="venv", forgets=True)
     head.trust("oldwsl")
@@ -351,6 +358,7 @@ def test_a_machine_that_ends_what_a_login_left_behind(head: Head, net: LabNet) -
     assert ladder(head, "oldwsl")["parity"]["ok"]
 
 
+@pytest.mark.long
 def test_a_lane_that_is_given_up_is_out_and_comes_back_by_admission(head: Head) -> None:
     head.trust("mini")
     head.lab("lane", "admit", "mini")
@@ -362,6 +370,7 @@ def test_a_lane_that_is_given_up_is_out_and_comes_back_by_admission(head: Head) 
     assert admitted(head, "mini") == ["eval"]
 
 
+@pytest.mark.long
 def test_a_climb_in_json_is_one_document(head: Head) -> None:
     head.trust("mini")
     done = head.lab("lane", "admit", "mini", "--json")

@@ -90,6 +90,7 @@ def test_pooled_cells_run_there(head: JoinedHead, lane: str) -> None:
     assert head.lab("verify", str(s)).returncode == 0
 
 
+@pytest.mark.long
 def test_cells_that_die_and_cells_that_are_cancelled(head: JoinedHead, tmp_path: Path) -> None:
     """On the joined lane: Ray owns the process, and the lane's keeper still knows how it ended."""
     cells = grid(60, die=[30])
@@ -99,6 +100,7 @@ def test_cells_that_die_and_cells_that_are_cancelled(head: JoinedHead, tmp_path:
     assert job(head.home, s + 31).attempts == 4
 
 
+@pytest.mark.long
 def test_ray_owns_the_workers_of_a_joined_lane(head: JoinedHead, tmp_path: Path) -> None:
     near = head.net.lanes["near"]
     for lane in ("near", "far"):
@@ -116,6 +118,7 @@ def test_ray_owns_the_workers_of_a_joined_lane(head: JoinedHead, tmp_path: Path)
     assert tokens == ["600"]
 
 
+@pytest.mark.long
 def test_a_dead_ray_node_is_followed_by_another(head: JoinedHead) -> None:
     near = head.net.lanes["near"]
     s = on(head, "near").sweep([{"i": i, "s": 0.02} for i in range(200)])
@@ -125,6 +128,7 @@ def test_a_dead_ray_node_is_followed_by_another(head: JoinedHead) -> None:
     check_cells(head.home, s)
 
 
+@pytest.mark.long
 def test_the_controller_killed_in_the_middle(head: JoinedHead) -> None:
     """Over ssh what was sent runs on, and its end waits; the joined node is started afresh for the new Ray."""
     for lane in ("far", "near"):
@@ -171,12 +175,14 @@ def _results(head: JoinedHead, lane: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_the_same_jobs_give_the_same_results_everywhere(head: JoinedHead) -> None:
     here = _results(head, "local")
     assert _results(head, "far") == here
     assert _results(head, "near") == here
 
 
+@pytest.mark.long
 def test_another_python_is_refused_with_the_reason(head: JoinedHead, tmp_path: Path) -> None:
     """Over ssh it works; to join it would need the same Python and the same Ray."""
     python = other_minor()
@@ -197,6 +203,7 @@ def test_another_python_is_refused_with_the_reason(head: JoinedHead, tmp_path: P
         end_all(second.home)
 
 
+@pytest.mark.long
 def test_cells_go_on_while_the_link_is_down(head: JoinedHead) -> None:
     """Cut for seconds in the middle: nothing is lost, nothing is there twice."""
     far = head.net.lanes["far"]
@@ -209,6 +216,7 @@ def test_cells_go_on_while_the_link_is_down(head: JoinedHead) -> None:
     check_cells(head.home, s)
 
 
+@pytest.mark.long
 def test_a_lane_that_is_started_anew_in_the_middle(head: JoinedHead) -> None:
     for name in ("far", "near"):
         lane = head.net.lanes[name]

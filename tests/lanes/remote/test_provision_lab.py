@@ -58,6 +58,7 @@ def head(net: LabNet, tmp_path: Path) -> Iterator[Head]:
         yield found
 
 
+@pytest.mark.long
 def test_a_lane_with_nothing_is_provisioned_offline_and_works(head: Head, net: LabNet, tmp_path: Path) -> None:
     lane = net.lanes["bare"]
     for module in ("venv", "ensurepip", "pip"):
@@ -97,6 +98,7 @@ def test_a_lane_with_nothing_is_provisioned_offline_and_works(head: Head, net: L
     assert (head.home.run_dir(program, 1).log).read_text().startswith("bare")
 
 
+@pytest.mark.long
 def test_without_provisioning_the_same_kernel_job_fails_and_says_why(head: Head) -> None:
     """The negative: the interpreter itself has none of it."""
     kernel = head.submit("kernel", *KERNEL)
@@ -104,6 +106,7 @@ def test_without_provisioning_the_same_kernel_job_fails_and_says_why(head: Head)
     assert "pydantic" in (done.reason or "")
 
 
+@pytest.mark.long
 def test_a_lane_with_another_minor_works_over_ssh(head: Head, net: LabNet, tmp_path: Path) -> None:
     if "other" not in net.lanes:
         pytest.skip("there is no Python of another minor version on this machine")
@@ -126,6 +129,7 @@ def test_a_lane_with_another_minor_works_over_ssh(head: Head, net: LabNet, tmp_p
         assert "kinds need 3.11 or newer" in text
 
 
+@pytest.mark.long
 def test_an_environment_of_another_minor(net: LabNet, tmp_path: Path) -> None:
     """Pure wheels go everywhere; what is compiled for another minor is refused by name."""
     other = other_python("3.12" if sys.version_info[:2] == (3, 11) else "3.11")
