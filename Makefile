@@ -29,15 +29,15 @@ demo: $(READY)   ## run the main job and show its table
 	@echo '  .venv/bin/lab status'
 
 # Numbers take processor time, and lanes mostly wait: side by side they take half of the time.
-NUMBERS := tests/core tests/kernels tests/jobs
-FAR     := tests/lanes/joined tests/lanes/ssh tests/lanes/carrier tests/lanes/environment tests/lanes/remote \
-           tests/lanes/test_lab_net.py
+NUMBERS := tests/core tests/kernels tests/jobs tests/lanes/joined tests/lanes/ssh tests/lanes/carrier \
+           tests/lanes/environment
+FAR     := tests/lanes/remote tests/lanes/test_lab_net.py
 test: $(READY)   ## all tests but the long ones
 	@logs=$$(mktemp -d); code=0; \
 	  $(BIN)/python -m pytest -m 'not long' $(NUMBERS) >$$logs/numbers 2>&1 & numbers=$$!; \
 	  $(BIN)/python -m pytest -m 'not long' $(FAR) >$$logs/far 2>&1 & far=$$!; \
 	  trap "kill $$numbers $$far 2>/dev/null" EXIT; trap 'exit 130' INT TERM; \
-	  echo "tests of numbers ($(NUMBERS)) and of remote lanes run beside these; theirs are shown at the end"; \
+	  echo "tests of numbers, of the link and of whole remote lanes run beside these; theirs are shown at the end"; \
 	  $(BIN)/python -m pytest -m 'not long' $(addprefix --ignore=,$(NUMBERS) $(FAR)) || code=$$?; \
 	  wait $$numbers || code=$$?; wait $$far || code=$$?; cat $$logs/numbers $$logs/far; rm -rf $$logs; exit $$code
 
