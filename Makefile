@@ -31,7 +31,7 @@ demo: $(READY)   ## run the main job and show its table
 # Numbers take processor time, and lanes mostly wait: side by side they take half of the time.
 NUMBERS := tests/core tests/kernels tests/jobs tests/lanes/joined tests/lanes/ssh tests/lanes/carrier \
            tests/lanes/environment
-FAR     := tests/lanes/remote tests/lanes/test_lab_net.py
+FAR     := tests/lanes/remote tests/lanes/test_lab_net.py tests/lanes/test_kills.py
 test: $(READY)   ## all tests but the long ones
 	@logs=$$(mktemp -d); code=0; \
 	  $(BIN)/python -m pytest -m 'not long' $(NUMBERS) >$$logs/numbers 2>&1 & numbers=$$!; \
