@@ -83,10 +83,14 @@ def take_lock(path: Path, *, patience_s: float) -> int | None:
 
 
 def wait_for_lock_release(path: Path) -> None:
-    """Return when nobody holds the lock at `path`."""
+    """Return when nobody holds the lock at `path`.
+
+    A shared lock waits for the holder just as well, and whoever looks meanwhile never takes the waiter for one: with
+    an exclusive one, a controller that was killed as it got the dead guardian's lock looked like a living guardian.
+    """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_SH)
     finally:
         os.close(fd)
 

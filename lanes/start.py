@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from core.home import Home
@@ -73,10 +74,22 @@ def ensure_controller(home: Home) -> bool:
 
     LAB_NO_START=1 turns this off (for tests, and for people who start it by other means).
     """
-    if os.environ.get("LAB_NO_START") == "1" or lock_held(home.guardian_lock):
+    if os.environ.get("LAB_NO_START") == "1" or _guarded(home):
         return False
     start_guardian(home, adopt=controller_alive(home))
     return True
+
+
+def _guarded(home: Home) -> bool:
+    """Does a guardian live? A dying process's locks go one by one, and a child between fork and exec holds copies of
+    its parent's: without a controller a held lock is believed only when it is still held a moment later."""
+    for _ in range(5):
+        if not lock_held(home.guardian_lock):
+            return False
+        if controller_alive(home):
+            return True
+        time.sleep(0.02)
+    return lock_held(home.guardian_lock)
 
 
 def start_guardian(home: Home, *, adopt: bool) -> int:
