@@ -30,10 +30,12 @@ from core.journal import Event, Journal, Role, query
 from core.journal.backup import Backups
 from core.live import LiveWriter, boot_id
 from core.states import EventKind, JobState
+from lanes import aftermath
 from lanes.asks import SAID, Asks
 from lanes.attempts import Attempts
 from lanes.compactor import Compactor
-from lanes.dispatch import Dispatch, Written
+from lanes.dispatch import Dispatch
+from lanes.flights import Written
 from lanes.guardian import start_and_watch_guardian, take_lock
 from lanes.later import Later, Message
 from lanes.mirror import Mirror, say
@@ -102,7 +104,7 @@ class Controller:
         with self.journal.transaction() as tx:
             tx.append(EventKind.CONTROLLER_UP, data=info)
         self.sweeps.look()
-        self.dispatch.recover()
+        aftermath.recover(self.dispatch)
         self.scheduler.outlook.load()
         say(f"up, pid {os.getpid()}, {len(self.m.open)} attempts to take up")
         self.roster.start()
@@ -155,7 +157,7 @@ class Controller:
             handle.stop()
         self.attempts.finish()
         self._drain_inbox()
-        self.dispatch.abandon()
+        aftermath.abandon(self.dispatch)
         self.compactor.finish()
         self._drain_inbox()
         self._guard_work(self._record, [])
@@ -212,6 +214,7 @@ class Controller:
             placed = self.scheduler.place()
             if not self.m.ending and not self.m.is_crowded():
                 self.dispatch.send_ahead(self.sweeps.placeable())
+                self.scheduler.double()
             more = self._record(placed) or more
             did = did or more
             if not more or not (self.m.stale or self.sweeps.touched):

@@ -3,32 +3,31 @@
 A batch is sent first and recorded after, so that no worker waits for the disk: its cells are pure, and one that ran
 before its placement was recorded has harmed nothing. All ends that came in and all placements of one turn of the
 controller's loop share one transaction; the placement of a batch that takes but milliseconds waits for its end. What
-dies with us is in the batches' run directories (see `recover`).
+dies with us is in the batches' run directories (see `aftermath`).
 """
 
 from __future__ import annotations
 
-import functools
 import math
 import secrets
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from core.journal import Event, Tx, query
+from core.journal import Event, Tx
 from core.states import AttemptState, Cause, EventKind
-from lanes import decide, lookups
-from lanes.decide import Known
+from lanes import lookups
+from lanes.flights import Flight, Written, write_ended, write_placed
 from lanes.ledger import grant_of
 from lanes.lookups import CellRow, Waiting
 from lanes.mirror import Mirror, Spec, say
-from lanes.parts import of_committed, part_of
 from lanes.pool.front import Front
 from lanes.pool.types import Batch, BatchDone, Cell, CellEnd
-from lanes.ranges import Span, runs_of, spans_of
+from lanes.ranges import runs_of, spans_of
 from lanes.sweeps import LiveSweep
+from lanes.twins import Twins
 
 if TYPE_CHECKING:
     from lanes.outlook import Outlook
@@ -40,35 +39,6 @@ _AHEAD_S = 0.15  # nothing is sent ahead behind batches that take longer
 _FAR_AHEAD_S = 1.0  # on another lane, where the way there and back is part of it
 _LEAST_S = 0.006  # near the end of a sweep a shorter batch would cost more than it evens out
 _UNKNOWN = 4  # cells of the first batches, when nobody knows how long they take: they could be hours
-
-
-@dataclass
-class Flight:
-    """A batch that is under way. `seq` is that of its placement, None until it is recorded."""
-
-    batch: Batch
-    sweep: int | None
-    runs: list[list[int]]
-    seq: int | None = None
-    sent: float = field(default_factory=time.monotonic)
-
-    @property
-    def spans(self) -> list[Span]:
-        return [(first, last) for first, last, _ in self.runs]
-
-    @functools.cached_property
-    def attempts(self) -> dict[int, int]:
-        return {c.job: c.attempt for c in self.batch.cells}
-
-
-@dataclass
-class Written:
-    """What one transaction says of batches; it comes true when that is committed (`Dispatch.landed`)."""
-
-    events: list[Event] = field(default_factory=list)
-    placed: dict[str, int] = field(default_factory=dict)
-    ended: list[str] = field(default_factory=list)
-    stirs: bool = False
 
 
 class Dispatch:
@@ -87,6 +57,7 @@ class Dispatch:
         self._known_crews: set[tuple[str, str]] = set()  # lane, crew: of which a batch has come back
         self.outlook: Outlook | None = None  # is told when what is under way should end
         self._pace: dict[tuple[int, str], float] = {}  # sweep, lane -> seconds that a cell took in its newest batch
+        self.twins = Twins({}, {}, {})
 
     def poolable(self, spec: Spec) -> bool:
         """Can any lane that it may go to run what has this spec in warm workers? If not it runs by itself."""
@@ -204,24 +175,28 @@ class Dispatch:
         *,
         ahead: bool = False,
     ) -> None:
+        cells = tuple(Cell(r.id, r.attempts + 1, r.key, r.params) for r in rows)
+        flight = Flight(self._batch(cells, spec, lane, gpus), sweep, runs_of((c.job, c.attempt) for c in cells))
+        self.flights[flight.batch.nonce] = flight
+        self._start(flight, spec, ahead=ahead)
+        self._is_fresh(self.pool.seconds(self._crew(spec), len(rows), lane))
+
+    def _batch(self, cells: tuple[Cell, ...], spec: Spec, lane: str, gpus: tuple[int, ...]) -> Batch:
         nonce = secrets.token_hex(4)
-        grant = grant_of(spec.needs, gpus)
-        batch = Batch(
-            nonce=nonce,
-            dir=f"{rows[0].id}-{nonce}",
-            lane=lane,
-            spec_digest=spec.digest,
-            spec=spec.data,
-            grant=grant,
-            cells=tuple(Cell(r.id, r.attempts + 1, r.key, r.params) for r in rows),
-        )
-        self.flights[nonce] = Flight(batch, sweep, runs_of((r.id, r.attempts + 1) for r in rows))
-        self.m.books[lane].hold_batch(nonce, grant)
+        where = f"{cells[0].job}-{nonce}"
+        return Batch(nonce, where, lane, spec.digest, spec.data, grant_of(spec.needs, gpus), cells)
+
+    def _start(self, flight: Flight, spec: Spec, *, ahead: bool = False) -> None:
+        batch = flight.batch
+        self.m.books[batch.lane].hold_batch(batch.nonce, batch.grant)
         if self.outlook is not None and len(self.m.books) > 1:
-            self.outlook.sent(nonce, lane, spec, [r.id for r in rows])
+            self.outlook.sent(batch.nonce, batch.lane, spec, [c.job for c in batch.cells])
         self.pool.start(batch, time_limit=spec.data["limits"]["time_s"], ahead=ahead)
+
+    def _is_fresh(self, seconds: float) -> None:
+        """A placement is to be recorded; that of a batch which takes no longer than `seconds` may wait for its end."""
         now = time.monotonic()
-        soon = now + _PATIENCE_S if self.pool.seconds(self._crew(spec), len(rows), lane) < _SOON_S else now
+        soon = now + _PATIENCE_S if seconds < _SOON_S else now
         self._record_at = min(soon, self._record_at) if self.fresh else soon
         self.fresh += 1
 
@@ -232,20 +207,84 @@ class Dispatch:
         if under_way:
             self.pool.stop_cells(under_way, Cause.CANCELLED)
 
+    # Second copies.
+
+    def may_double(self, nonce: str) -> bool:
+        """Is that batch under way, and only once?"""
+        return nonce in self.flights and nonce not in self.done and self.twins.of(nonce) is None
+
+    def double(self, nonce: str, lane: str, gpus: tuple[int, ...]) -> None:
+        """Start the cells of the batch `nonce` once more, on another lane. The first of the two to end well counts."""
+        first = self.flights[nonce]
+        spec = self.m.spec(first.batch.spec_digest)
+        batch = self._batch(first.batch.cells, spec, lane, gpus)
+        twin = self.twins.running[batch.nonce] = Flight(batch, first.sweep, first.runs, copy_of=nonce)
+        begun = f"batch {first.batch.dir}: a second copy of it begins on lane {lane}"
+        say(f"{begun}, where it should end before the first one does on {first.batch.lane}")
+        self._start(twin, spec)
+
+    def _twin_back(self, twin: Flight, done: BatchDone) -> None:
+        """A second copy ended before the first did. If it ended well it is the one that counts."""
+        nonce, jobs = twin.copy_of, {c.job for c in twin.batch.cells}
+        if nonce not in self.flights or nonce in self.done or set(done.ok) != jobs:
+            return
+        first = self.flights[nonce]
+        self.twins.winners[nonce] = twin.batch.lane
+        self.twins.beaten[nonce] = first.batch.lane
+        self.done[nonce] = BatchDone(nonce, [], [], sorted(jobs), {}, time.monotonic() - first.sent, None)
+        self._admit(twin)
+        self.done[done.nonce] = done
+        self.pool.stop_cells(jobs, Cause.PREEMPTED)
+
+    def _admit(self, twin: Flight) -> None:
+        """The copy is now the only one: it is recorded as every batch is, after the end of the first."""
+        self.flights[twin.batch.nonce] = twin
+        assert twin.sweep is not None
+        self.flying[twin.sweep] += 1
+        self._is_fresh(0.0)
+
+    def _first_back(self, done: BatchDone) -> None:
+        """The first of two copies ended: the second takes its place if nothing came of it, and is stopped otherwise."""
+        twin = self.twins.of(done.nonce)
+        if twin is None:
+            return
+        del self.twins.running[twin.batch.nonce]
+        if len(done.back) == len(twin.batch.cells) and not done.no_room:
+            self._admit(twin)
+        else:
+            self._beat(twin)
+
+    def _beat(self, twin: Flight) -> None:
+        self.twins.beaten[twin.batch.nonce] = twin.batch.lane
+        self.pool.stop_cells({c.job for c in twin.batch.cells}, Cause.PREEMPTED)
+
     # Back.
 
     def take(self, done: BatchDone) -> None:
         """A batch came back: its slot is free at once, its cells are as soon as that is recorded."""
+        lane = self.twins.beaten.pop(done.nonce, None)
+        if lane is not None:
+            self._let_go(lane, done)
+            return
+        twin = self.twins.running.pop(done.nonce, None)
+        if twin is not None:
+            self._let_go(twin.batch.lane, done)
+            self._twin_back(twin, done)
+            return
         flight = self.flights.get(done.nonce)
         if flight is None or done.nonce in self.done:
             return
         self.done[done.nonce] = done
+        self._first_back(done)
         if done.ok:
             lane = flight.batch.lane
             self._known_crews.add((lane, self.pool.crew(flight.batch.spec_digest, flight.batch.spec)))
             if flight.sweep is not None:
                 self._pace[(flight.sweep, lane)] = max(1e-6, done.seconds / len(done.ok))
-        book = self.m.books.get(flight.batch.lane)
+        self._let_go(flight.batch.lane, done)
+
+    def _let_go(self, lane: str, done: BatchDone) -> None:
+        book = self.m.books.get(lane)
         if book is not None:
             book.release_batch(done.nonce)
         if self.outlook is not None:
@@ -280,24 +319,41 @@ class Dispatch:
         for nonce in self.done if only is None else only:
             flight = self.flights[nonce]
             seq = flight.seq if flight.seq is not None else self._placed(tx, flight, out)
-            self._ended(tx, flight, seq, self.done[nonce], out)
+            if seq is None:
+                continue
+            winner = self.twins.winners.get(nonce)
+            reason = "" if winner is None else f"a second copy on lane {winner} ended first"
+            write_ended(tx, flight, seq, self.done[nonce], out, reason=reason)
         for nonce, flight in self.flights.items():
-            if flight.seq is None and nonce not in out.placed and only is None:
+            if flight.seq is None and nonce not in out.placed and nonce not in out.dropped and only is None:
                 self._placed(tx, flight, out)
         return out
+
+    def _placed(self, tx: Tx, flight: Flight, out: Written) -> int | None:
+        """Record the placement. None: it is a copy that has to wait for its first one's end, or that is void."""
+        if flight.copy_of:
+            if flight.copy_of in self.flights and flight.copy_of not in out.ended:
+                return None
+            if not lookups.all_queued(tx.conn, flight.spans):
+                out.dropped.append(flight.batch.nonce)  # cancelled meanwhile, or held: it counts for nothing
+                return None
+        return write_placed(tx, flight, out)
 
     def landed(self, written: Written) -> None:
         """What was written is on disk."""
         for nonce, seq in written.placed.items():
             self.flights[nonce].seq = seq
             self.fresh -= 1
-        for nonce in written.ended:
+        for nonce in [*written.ended, *written.dropped]:
             flight = self.flights.pop(nonce)
-            del self.done[nonce]
+            if self.done.pop(nonce, None) is None:
+                self._beat(flight)
+            self.twins.winners.pop(nonce, None)
             if flight.sweep is not None:
                 self.flying[flight.sweep] -= 1
                 if not self.flying[flight.sweep]:
                     del self.flying[flight.sweep]
+        self.fresh -= len(written.dropped)
         if written.stirs:
             self.m.stale = True
         self.m.heard(written.events)
@@ -318,113 +374,6 @@ class Dispatch:
         ]
         self.done[nonce] = replace(done, ok=[], ends=ends, back=[], tables={}, manifest=None)
 
-    def _placed(self, tx: Tx, flight: Flight, out: Written) -> int:
-        b = flight.batch
-        data = {"dir": b.dir, "nonce": b.nonce, "grant": b.grant, "cells": flight.runs}
-        event = Event(EventKind.BATCH_PLACED, lane=b.lane, data=data)
-        seq = out.placed[b.nonce] = tx.extend([event])
-        out.events.append(event)
-        return seq
-
-    def _ended(self, tx: Tx, flight: Flight, seq: int, done: BatchDone, out: Written) -> None:
-        verdict = decide.conclude_batch(done, self._known(tx, flight, seq, done))
-        tables = of_committed(done.tables, verdict, len(flight.batch.cells))
-        attempts = flight.attempts
-        ok = runs_of((job, attempts[job]) for job in verdict.ok)
-        back = runs_of((job, attempts[job]) for job in verdict.back)
-        data: dict[str, Any] = {
-            "batch": seq,
-            "seconds": done.seconds,
-            "cause": str(Cause.OK),
-            "reason": "",
-            "manifest": done.manifest,
-            "ok": ok,
-            "back": back,
-            "parts": [part_of(name, table) for name, table in tables],
-        }
-        if verdict.ended:
-            tx.extend(verdict.ended)
-        end = Event(EventKind.BATCH_ENDED, lane=flight.batch.lane, data=data)
-        end_seq = tx.extend([end])
-        for place, (_, table) in enumerate(tables):
-            tx.attach(end_seq, place, table.data)
-        if verdict.answered:
-            tx.extend(verdict.answered)
-        out.events += [*verdict.ended, end, *verdict.answered]
-        out.ended.append(done.nonce)
-        again = flight.sweep is None and (back or any(e.data["to"] == "queued" for e in verdict.ended))
-        out.stirs = out.stirs or bool(again) or any(lookups.needed(tx.conn, *span) for span in flight.spans)
-
-    def _known(self, tx: Tx, flight: Flight, seq: int, done: BatchDone) -> Known:
-        conn, spans, attempts = tx.conn, flight.spans, flight.attempts
-        plain = len(done.ok) == len(attempts)
-        used: dict[int, int] = {}
-        for end in done.ends:
-            if attempts.get(end.job, 1) > 1:
-                used.update(lookups.causes(conn, [(end.job, attempts[end.job])], str(end.cause)))
-        return Known(
-            seq=seq,
-            lane=flight.batch.lane,
-            attempts=attempts,
-            spec=flight.batch.spec,
-            unwanted=frozenset(lookups.unwanted(conn, spans) & attempts.keys()),
-            used=used,
-            wishes={} if plain else lookups.wishes(conn, spans),
-        )
-
     def lane_gone(self, lane: str) -> None:
         """The lane was given up: what it has of ours goes back to the queue, and is refused if it comes back."""
         self.pool.give_up(lane)
-
-    # After a death.
-
-    def recover(self) -> None:
-        """Batches that were under way when the controller died: what their run directories prove is taken."""
-        conn = self.m.journal.conn
-        for open_batch in query.open_batches(conn):
-            spans = [(first, last) for first, last, _ in open_batch.cells]
-            sweep = lookups.sweep_of(conn, spans[0][0])
-            home = query.job(conn, spans[0][0])
-            rows = (
-                lookups.jobs(conn, spans) if sweep is None else lookups.cells(conn, spans, query.job(conn, sweep).spec)
-            )
-            numbers = {job: n for first, last, n in open_batch.cells for job in range(first, last + 1)}
-            spec = self.m.spec(home.spec)
-            batch = Batch(
-                nonce=open_batch.nonce,
-                dir=open_batch.dir,
-                lane=open_batch.lane,
-                spec_digest=spec.digest,
-                spec=spec.data,
-                grant=open_batch.grant,
-                cells=tuple(Cell(r.id, numbers[r.id], r.key, r.params) for r in rows),
-            )
-            runs = [list(r) for r in open_batch.cells]
-            self.flights[batch.nonce] = Flight(batch, sweep, runs, open_batch.seq)
-            if sweep is not None:
-                self.flying[sweep] += 1
-            if self.pool.is_far(batch.lane):
-                # It may well run there: the lane is asked, for as long as it takes to answer.
-                self.m.books[batch.lane].hold_batch(batch.nonce, batch.grant)
-                self.pool.adopt(batch)
-                say(f"batch {batch.dir}: lane {batch.lane} is asked what became of it")
-                continue
-            self.done[batch.nonce] = self.collect(batch)
-            found = self.done[batch.nonce]
-            back = len(found.back)
-            say(f"batch {batch.dir}: {len(found.ok)} of {len(batch.cells)} cells had succeeded, {back} go back")
-
-    def abandon(self) -> None:
-        """We go down: the workers here are ended, and what they had done by then is taken. Other lanes work on."""
-        self.pool.close(kill=self.m.killing)
-        for nonce, flight in self.flights.items():
-            if nonce not in self.done and not (self.pool.is_far(flight.batch.lane) and not self.m.killing):
-                self.done[nonce] = self.collect(flight.batch)
-
-    def collect(self, batch: Batch) -> BatchDone:
-        try:
-            found = self.pool.collect(self.m.home.batches / batch.dir, batch.cells)
-        except Exception as error:
-            say(f"batch {batch.dir} cannot be read ({type(error).__name__}: {error}): its cells run again")
-            found = BatchDone(batch.nonce, [], [], [c.job for c in batch.cells], {}, 0.0, None, True)
-        return replace(found, nonce=batch.nonce)

@@ -114,6 +114,12 @@ def unwanted(conn: sqlite3.Connection, spans: Iterable[Span]) -> set[int]:
     return {int(r[0]) for span in spans for r in conn.execute(sql, span)}
 
 
+def all_queued(conn: sqlite3.Connection, spans: Iterable[Span]) -> bool:
+    """Do all of these wait, neither held nor running nor ended?"""
+    sql = "SELECT count(*) FROM job_state WHERE id BETWEEN ? AND ? AND state = 'queued'"
+    return all(conn.execute(sql, (a, b)).fetchone()[0] == b - a + 1 for a, b in spans)
+
+
 def wishes(conn: sqlite3.Connection, spans: Iterable[Span]) -> dict[int, str]:
     """What is asked for of these jobs and not yet answered."""
     sql = "SELECT id, wish FROM job_state WHERE wish IS NOT NULL AND id BETWEEN ? AND ?"

@@ -144,6 +144,10 @@ class Outlook:
         """A batch came back."""
         self._running.pop(nonce, None)
 
+    def running(self, nonce: str) -> tuple[float, float] | None:
+        """Since when a batch that was sent runs, and until when it should."""
+        return self._running.get(nonce)
+
     def work(self, spec: Spec, params: Mapping[str, Any]) -> Work:
         """What is to be done with these parameters."""
         return ends.work_of_job(spec.data["kind"], spec.digest, params, spec.data["needs"])

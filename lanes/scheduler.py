@@ -24,6 +24,7 @@ from lanes.outlook import Outlook
 from lanes.placement import LaneView, Placed, Wanted, can_ever, place, room
 from lanes.roster import GONE, Roster
 from lanes.sweeps import LiveSweep, Sweeps
+from lanes.twins import Doubler
 
 _PAGE = 256
 _PAGES = 40  # ten thousand jobs: what one look at the queue may cost
@@ -72,6 +73,7 @@ class Scheduler:
         self._more = False
         self._unanswerable: set[tuple[int, str | None]] = set()
         self.outlook = dispatch.outlook = Outlook(mirror)
+        self._doubler = Doubler(mirror, sweeps, dispatch, self.outlook)
         self._shallow = False  # the last look was a short one, for want of a free slot
 
     # What people asked for.
@@ -194,6 +196,11 @@ class Scheduler:
         wanted = [self._timed(i, c) for i, c in enumerate(candidates)]
         paces = {family: self.outlook.pace(family, views) for family in {w.family for w in wanted}}
         return self._carry_out(candidates, place(wanted, views, paces, now=self.outlook.clock()), views)
+
+    def double(self) -> None:
+        """When nothing waits, free lanes do once more what holds up the end of a sweep."""
+        if not self._queue and not self.m.ending and not self.m.is_crowded():
+            self._doubler.look()
 
     def _timed(self, number: int, c: _Candidate) -> Wanted:
         """A candidate with the time that it should take."""

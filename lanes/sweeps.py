@@ -152,6 +152,10 @@ class Sweeps:
             kind, job, data = event.kind, event.job, event.data
             if kind is EventKind.BATCH_ENDED:
                 self._batch_ended(data)
+            elif kind is EventKind.BATCH_PLACED:
+                if "copy_of" in data:  # the first copy's end has just put them back
+                    for first, last, _n in data["cells"]:
+                        self._taken(first, last)
             elif kind is EventKind.CELLS:
                 self._cells(data)
             elif job is None:
@@ -190,6 +194,12 @@ class Sweeps:
             if sweep is not None:
                 sweep.waiting.add(first, last)
                 self.touched.add(sweep.id)
+
+    def _taken(self, first: int, last: int) -> None:
+        sweep = self.of(first)
+        if sweep is not None:
+            for cell in range(first, last + 1):
+                sweep.waiting.discard(cell)
 
     def _cells(self, data: dict[str, object]) -> None:
         state, spans = JobState(str(data["state"])), data["cells"]

@@ -44,6 +44,14 @@ class Toy(Kind):
             Path(f"{p.mark}.{p.i}").touch()
             while not os.path.exists(p.mark):
                 time.sleep(0.01)
+        if p.do == "stuck-once":  # whoever comes first is stuck until it is let go; making a folder opens nothing
+            try:
+                os.mkdir(f"{p.mark}.{p.i}")
+            except FileExistsError:
+                pass
+            else:
+                while not os.path.exists(p.mark):
+                    time.sleep(0.01)
         if p.s:
             time.sleep(p.s)
         ctx.results("toy", [{"i": p.i, "square": p.i * p.i}])

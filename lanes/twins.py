@@ -1,0 +1,107 @@
+"""Second copies of batches: near the end of a sweep, what holds it up is started once more on a lane that is free.
+
+Both copies have the same cells and the same attempt numbers, and neither knows of the other. Only one is ever in the
+journal: while the first one is under way the second is a secret of this controller, as every batch is until its
+placement is recorded. When the second one ends well before the first, one transaction says that the first came back
+as if it had never been placed, and that the second was placed and ended; the loser is stopped, and what it says later
+is refused. Only pooled cells are doubled, for only they are pure: a command may have done something that must not be
+done twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from core.states import JobState
+from lanes.copies import Alone, second_copies
+from lanes.views import LaneView, Running
+
+if TYPE_CHECKING:
+    from lanes.dispatch import Dispatch
+    from lanes.flights import Flight
+    from lanes.mirror import Mirror, Spec
+    from lanes.outlook import Outlook
+    from lanes.sweeps import Sweeps
+
+_EVERY_S = 0.25
+_WORTH_S = 2.0  # what is done sooner than this by itself is not worth a copy
+_CELLS = 64  # a batch of more is never what holds up the end
+
+
+@dataclass
+class Twins:
+    """Books about second copies. Owned by `Dispatch`.
+
+    Attributes:
+        running: copies that are under way and not recorded, by nonce.
+        beaten: nonce -> lane of those that lost; each holds its slot until its lane lets it go.
+        winners: nonce of a batch that was beaten -> lane of the copy that ended first; until that is recorded.
+    """
+
+    running: dict[str, Flight]
+    beaten: dict[str, str]
+    winners: dict[str, str]
+
+    def of(self, nonce: str) -> Flight | None:
+        """The copy of the batch `nonce`."""
+        return next((f for f in self.running.values() if f.copy_of == nonce), None)
+
+
+class Doubler:
+    """Says when, and of what, a second copy is started. Owned by the controller's one thread."""
+
+    def __init__(self, mirror: Mirror, sweeps: Sweeps, dispatch: Dispatch, outlook: Outlook) -> None:
+        self.m = mirror
+        self.sweeps = sweeps
+        self.dispatch = dispatch
+        self.outlook = outlook
+        self._next = 0.0
+
+    def look(self) -> None:
+        """Start second copies of what should take much longer where it is. Call it only when nothing waits."""
+        now = self.outlook.clock()
+        if now < self._next or not self.dispatch.flights or len(self.m.books) < 2:
+            return
+        self._next = now + _EVERY_S
+        if any(s.placeable for s in self.sweeps.live.values()):
+            return
+        views = [v for v in (self.outlook.view(book) for book in self.m.books.values()) if v.open and v.pools]
+        if len(views) < 2 or not any(v.free.cores > 0 for v in views):
+            return
+        specs: dict[str, tuple[Spec, dict[int, str], list[Alone]]] = {}
+        for nonce, flight, alone in self._alone(now, views):
+            spec = self.m.spec(flight.batch.spec_digest)
+            _, nonces, mine = specs.setdefault(spec.digest, (spec, {}, []))
+            nonces[alone.job] = nonce
+            mine.append(alone)
+        for spec, nonces, mine in specs.values():
+            bars = self.dispatch.bars(spec)
+            free = [v for v in views if v.name not in bars]
+            paces = {family: self.outlook.pace(family, views) for family in {a.family for a in mine}}
+            for placed in second_copies(mine, free, paces):
+                self.dispatch.double(nonces[placed.job], placed.lane, placed.gpus)
+                free = [v for v in free if v.name != placed.lane]  # its view is stale: the next look sees it anew
+            views = [v for v in views if v in free or v.name in bars]
+
+    def _alone(self, now: float, views: list[LaneView]) -> Iterator[tuple[str, Flight, Alone]]:
+        """What runs once, could run twice, and should run for long."""
+        for nonce, flight in self.dispatch.flights.items():
+            cells = [c.job for c in flight.batch.cells]
+            if flight.sweep is None or len(cells) > _CELLS or flight.copy_of or not self.dispatch.may_double(nonce):
+                continue
+            sweep = self.sweeps.live.get(flight.sweep)
+            if sweep is None or sweep.state is not JobState.RUNNING or sweep.row.at_once is not None:
+                continue
+            running = self.outlook.running(nonce)
+            lengths = [self.outlook.length_of(cell) for cell in cells]
+            if running is None or None in lengths:
+                continue
+            left_s = Running(*running, 1).left(now)
+            if left_s < _WORTH_S:
+                continue
+            long_s = sum(x.at_most for x in lengths if x is not None)
+            needs = self.m.spec(flight.batch.spec_digest).needs
+            family = self.outlook.family_of(cells[0])
+            yield nonce, flight, Alone(cells[0], needs, family, flight.batch.lane, left_s, long_s)
