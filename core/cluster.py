@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -219,6 +219,21 @@ def load(path: Path | None) -> Cluster:
     notify = _notify(path, top["notify"]) if "notify" in top else ()
     ray = _group(path, "ray", top["ray"], "`ray`", _OF_HEAD_RAY, HeadRay) if "ray" in top else HeadRay()
     return Cluster(tuple(lanes), path, notify, ray)
+
+
+def as_declared(lane: LaneConfig) -> dict[str, Any]:
+    """How the lane is declared, for `as_it_was`: JSON-like, without what is left out and without its groups."""
+    usual = LaneConfig(lane.name)
+    found = {name: getattr(lane, name) for name in _FIELDS}
+    differs = {n: list(v) if isinstance(v, tuple) else v for n, v in found.items() if v != getattr(usual, n)}
+    return {"transport": lane.transport, **differs}
+
+
+def as_it_was(name: str, declared: Mapping[str, Any]) -> LaneConfig | None:
+    """The lane as `as_declared` told it once; None: that makes no sense any more."""
+    fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in declared.items() if n in _FIELDS}
+    lane = LaneConfig(name, **fields)
+    return lane if lane.transport in _TRANSPORTS and (lane.host or not lane.remote) else None
 
 
 def _notify(path: Path, node: Any) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS boot(id INTEGER PRIMARY KEY CHECK(id = 1), boot TEXT)
 MAX_ROWS = 20_000
 MAX_BYTES = 8 << 20
 MAX_ATTEMPTS = 200  # beyond, the rows of those go that ended first
+_SILENCE_S = 15.0  # a link that was closed on purpose may take this long to be there again
 
 
 @dataclass(frozen=True)
@@ -306,3 +307,14 @@ def read_lanes(home: Home) -> dict[str, dict[str, Any]]:
         }
         for name, seen, data, link in _read(home, "SELECT name, seen, data, link FROM lane")
     }
+
+
+def silence(found: Mapping[str, Any]) -> str:
+    """Until when, and what for, a lane's connections are closed on purpose; empty where they are not.
+
+    Args:
+        found: a lane of `read_lanes`.
+    """
+    link = found.get("link") or {}
+    over = time.time() > float(link.get("silent_until") or 0.0) + _SILENCE_S
+    return str(link.get("error") or "") if link.get("on_purpose") and not over else ""

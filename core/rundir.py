@@ -127,10 +127,12 @@ def build_manifest(run: RunDir, *, outcome: Dict[str, Any]) -> Dict[str, Any]:
         outcome: how it ended: cause, message, exit_code, signal, seconds, ...
 
     Returns:
-        {"version", "job", "attempt", "key", "outcome", "files": {relative path: [sha256, bytes]}}
+        {"version", "job", "attempt", "key", "outcome", "files": {relative path: [sha256, bytes]},
+        "executable": those artifacts that are programs}
     """
     spec = read_json(run.spec, {}) or {}
     files: Dict[str, List[Any]] = {}
+    executable: List[str] = []
     names = [Path(n) for n in SEALED_FILES if (run.path / n).is_file()]
     for folder in SEALED_FOLDERS:
         if (run.path / folder).is_dir():
@@ -140,7 +142,10 @@ def build_manifest(run: RunDir, *, outcome: Dict[str, Any]) -> Dict[str, Any]:
         if full.is_symlink():
             files[rel.as_posix()] = ["link:" + os.readlink(full), 0]
         else:
-            files[rel.as_posix()] = [sha256_file(full), full.stat().st_size]
+            info = full.stat()
+            files[rel.as_posix()] = [sha256_file(full), info.st_size]
+            if rel.parts[0] == "artifacts" and info.st_mode & 0o100:
+                executable.append(rel.as_posix())
     return {
         "version": MANIFEST_VERSION,
         "job": spec.get("job"),
@@ -149,6 +154,7 @@ def build_manifest(run: RunDir, *, outcome: Dict[str, Any]) -> Dict[str, Any]:
         "nonce": spec.get("nonce"),
         "outcome": outcome,
         "files": files,
+        "executable": executable,
     }
 
 

@@ -94,7 +94,7 @@ def look_at_root(root: Path, digests: Digests, *, home: Home | None = None, subd
     """The snapshot that the code root `root` would make now. Writes nothing.
 
     Args:
-        home: left out where it lies inside the root.
+        home: left out where it lies inside the root, and so is the cluster.yaml in use.
         subdir: where in it the submit was made.
 
     Raises:
@@ -129,6 +129,9 @@ def list_root(root: Path, digests: Digests, *, home: Home | None = None) -> List
         raise BadInput(
             f"git cannot list the code root {root}: {error}", hint="mend that, or name another root with --code"
         ) from error
+    if home is not None and home.cluster_file is not None:
+        # Which lanes there are is no part of what a job computes: declaring one must not make every result stale.
+        found.files.pop(_below(root, home.cluster_file), None)
     _refuse_large(root, found)
     return Listing(tuple(_entries(found, digests)), tuple(found.left_out), git)
 

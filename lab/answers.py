@@ -27,21 +27,29 @@ class Answers:
     why: dict[str, str] = field(default_factory=dict)
 
 
-def answer_in_cache(home: Home, conn: sqlite3.Connection, key: str) -> tuple[Job | None, str]:
-    """The finished job that answers `key`, or None and, when one nearly did, why it does not."""
-    found = answers_for(home, conn, [key])
+def answer_in_cache(
+    home: Home, conn: sqlite3.Connection, key: str, *, before: int | None = None
+) -> tuple[Job | None, str]:
+    """The finished job that answers `key`, or None and, when one nearly did, why it does not.
+
+    Args:
+        before: only jobs below this id.
+    """
+    found = answers_for(home, conn, [key], before=before)
     if key in found.done:
         return query.job(conn, found.done[key]), ""
     return None, found.why.get(key, "")
 
 
-def answers_for(home: Home, conn: sqlite3.Connection, keys: Iterable[str]) -> Answers:
+def answers_for(home: Home, conn: sqlite3.Connection, keys: Iterable[str], *, before: int | None = None) -> Answers:
     """Which of `keys` are answered, all in one go: what many cells share is looked at once.
 
     A job that read what it had not declared never answers; nor does one whose evidence was discarded or is no longer
     what was committed. A cell that ran in a batch stands on its rows alone.
     """
     candidates = [_Candidate(*r) for r in conn.execute(_DONE, (json.dumps(list(keys)),))]
+    if before is not None:
+        candidates = [c for c in candidates if c.job < before]
     out = Answers()
     if not candidates:
         return out

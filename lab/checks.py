@@ -11,6 +11,7 @@ from pathlib import Path
 from core.errors import LabError
 from core.home import Home, refuse_unsafe_filesystem
 from lab import tools
+from lab.output import human
 from lab.tools import Check
 
 __all__ = ["Check", "all_checks"]
@@ -173,12 +174,15 @@ def _controller(home: Home) -> Check:
     if home.journal.exists():
         with Journal.open(home) as journal:
             counts, wanted = query.counts(journal.conn), query.down_wish(journal.conn)
-        waiting = counts.get(JobState.QUEUED, 0) + counts.get(JobState.RUNNING, 0) + counts.get(JobState.CANCELLING, 0)
-        if waiting and wanted is None:
+        waiting = counts.get(JobState.QUEUED, 0)
+        begun = counts.get(JobState.RUNNING, 0) + counts.get(JobState.CANCELLING, 0)
+        if (waiting or begun) and wanted is None:
+            told = [f"{human.count(waiting, 'job')} {'waits' if waiting == 1 else 'wait'}"] if waiting else []
+            told += [f"{human.count(begun, 'job')} {'runs' if begun == 1 else 'run'} without it"] if begun else []
             return Check(
                 "controller",
                 "warn",
-                f"it does not run, and {waiting:,} jobs wait",
+                f"it does not run: {', '.join(told)}",
                 f"`lab up` starts it; {home.controller_log} says why it ended",
             )
     return Check("controller", "ok", "it does not run, and nothing waits for it")

@@ -78,7 +78,8 @@ def compare(home: Home, conn: sqlite3.Connection, a: int, b: int) -> Comparison:
     Raises:
         NotFound: an unknown id.
     """
-    sides = query.job(conn, a), query.job(conn, b)
+    first, second = query.with_attempts(conn, [query.job(conn, a), query.job(conn, b)])
+    sides = first, second
     parts = [key_parts(query.spec_of(conn, j.spec), j.params) for j in sides]
     jobs = (chosen(conn, [a]), chosen(conn, [b]))
     names = axes.axes_of(conn, [a, b])

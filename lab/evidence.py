@@ -17,6 +17,7 @@ from core.states import AttemptState
 from core.tables import Jobs, live_parts, part_problem
 from core.tables.select import chosen
 from lab.output import human
+from lab.output.job import became
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class _Check:
             said = f"its results were discarded on {human.when(when)} by `lab gc`"
             return Verified(job_id, attempt.n if attempt else None, 0, 0, (), (said,))
         if attempt is None:
-            why = f"job {job_id} is {job.state}: there is nothing sealed to verify"
+            why = f"job {job_id} {became(job.state)}: there is nothing sealed to verify"
             return Verified(job_id, None, 0, len(parts), (why,))
         if attempt.batch is not None:
             files, problems, notes = self._batches(job_id, job_id)
@@ -175,7 +176,7 @@ class _Check:
         parts = live_parts(self._conn, None, jobs)
         problems += self._of_parts(parts)
         if not (files or parts or problems or notes):
-            problems.append(f"sweep {sweep.id} is {sweep.state}: there is nothing sealed to verify")
+            problems.append(f"sweep {sweep.id} {became(sweep.state)}: there is nothing sealed to verify")
         return Verified(sweep.id, None, files, len(parts), tuple(problems), tuple(notes))
 
     def _of_parts(self, parts: Sequence[query.Part]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +22,15 @@ from lab.capacity import lane_books
 from lab.explainsweep import about_sweep, cells_ahead, why_cell, why_sweep
 from lab.folded import cell_name
 from lab.output import human
+from lab.output.job import became
 from lab.plan import where_now
-from lab.ranking import Ranked, rank_job
+from lab.ranking import Ranked, barred_from, rank_job
 from lanes.ledger import LaneBook
 from lanes.patience import unreachable_s
 from lanes.placement import can_ever
 from lanes.start import controller_alive
 
+_INTERPRETER = re.compile(r"(python|pypy|Rscript|julia|perl|ruby|node|bash|sh|zsh|env|uv|time)[0-9.]*")
 _LOOK_BACK = 300  # earlier jobs of the kind that are compared
 _NAMED = 5
 
@@ -70,6 +73,21 @@ def explain(home: Home, conn: sqlite3.Connection, job_id: int) -> Explanation:
     return Explanation(job.id, job.state, sentence, details + missed, lane, nearest, lanes)
 
 
+def why_waits(home: Home, conn: sqlite3.Connection, job: Job) -> str:
+    """The sentence of `explain` about a job that waits, or about the first cell of a sweep of which none runs.
+
+    Empty where nothing waits.
+    """
+    if job.is_sweep:
+        if query.cells(conn, job.id, states=(JobState.RUNNING,), limit=1):
+            return ""
+        job = next(iter(query.cells(conn, job.id, states=(JobState.QUEUED,), limit=1)), job)
+    if job.is_sweep or job.state is not JobState.QUEUED:
+        return ""
+    spec = query.spec_of(conn, job.spec)
+    return _waiting(home, conn, job, spec, _ranked(home, conn, job, spec))[0]
+
+
 def _sweep(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any]) -> Explanation:
     """A sweep; why its cells run is said of the first of them."""
     details = about_sweep(conn, job)
@@ -87,7 +105,8 @@ def _sweep(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any])
 def _ranked(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any]) -> list[Ranked]:
     if job.state not in (JobState.QUEUED, JobState.HELD):
         return []  # where it runs is settled
-    return rank_job(conn, lane_books(cluster.load(home.cluster_file), conn), job, spec)
+    barred = barred_from(read_lanes(home), job.spec) if controller_alive(home) else {}
+    return rank_job(conn, lane_books(cluster.load(home.cluster_file), conn), job, spec, barred)
 
 
 def _on_a_lane(spec: dict[str, Any]) -> list[str]:
@@ -111,11 +130,10 @@ def _so_far(home: Home, conn: sqlite3.Connection, job: Job) -> str:
     if job.state is JobState.CANCELLING:
         return f"job {job.id} is cancelled and ends: {tries} still has something alive"
     if job.state is JobState.SUCCEEDED:
-        done = [a for a in query.attempts(conn, job.id) if a.seconds is not None]
-        took = f" in {done[-1].seconds:.1f} s" if done and done[-1].seconds is not None else ""
-        return f"job {job.id} succeeded: {tries}{took}"
+        took = query.with_attempts(conn, [job])[0].seconds
+        return f"job {job.id} succeeded: {tries}" + (f" in {human.span(took)}" if took is not None else "")
     cause = f" ({job.cause})" if job.cause and job.cause not in (job.reason or "") else ""
-    return f"job {job.id} is {job.state}, {tries}{cause}: {job.reason or 'no reason was recorded'}"
+    return f"job {job.id} {became(job.state)}, {tries}{cause}: {job.reason or 'no reason was recorded'}"
 
 
 def _out_of_reach(home: Home, conn: sqlite3.Connection, job: Job) -> str:
@@ -125,13 +143,15 @@ def _out_of_reach(home: Home, conn: sqlite3.Connection, job: Job) -> str:
         return ""
     age = read_lanes(home).get(lane.name, {}).get("age_s")
     since = f" for {human.span(age)}" if age is not None else ""
+    # Where it is known since when, that nothing was heard is no reason but the same once more.
+    why = f" ({lane.reason})" if lane.reason and not (since and lane.reason.startswith("nothing was heard")) else ""
     limit = unreachable_s(query.spec_of(conn, job.spec))
     then = (
         "it waits for the lane, as long as that takes"
         if limit is None
         else (f"it goes back to the queue when that has lasted {human.span(limit)}")
     )
-    return f"; {lane.name} is out of reach{since} ({lane.reason}): what is known of the job is as old, and {then}"
+    return f"; {lane.name} is out of reach{since}{why}: what is known of the job is as old, and {then}"
 
 
 def _waiting(
@@ -149,11 +169,11 @@ def _waiting(
             return waits_with, None
     never = [u for c, u in query.dependencies(conn, job.id) if c is Cond.OK and _failed(u)]
     if never:
-        return f"{name} will be skipped: it needs job {never[0].id} to succeed, which is {never[0].state}", None
+        return f"{name} will be skipped: it needs job {never[0].id} to succeed, which {became(never[0].state)}", None
     waits = [u for _, u in query.dependencies(conn, job.id) if not u.state.terminal]
     if waits:
         more = f" and {len(waits) - 1} more" if len(waits) > 1 else ""
-        return f"{name} waits for job {waits[0].id}{more}, which is {waits[0].state}", None
+        return f"{name} waits for job {waits[0].id}{more}, which {became(waits[0].state)}", None
     needs = Needs.model_validate(spec["needs"])
     books = lane_books(cluster.load(home.cluster_file), conn)
     able = {n: b for n, b in books.items() if can_ever(needs, b.view()) is None}
@@ -171,11 +191,11 @@ def _waiting(
     first = [j for j in query.queue(conn, limit=10_000) if (-j.priority, j.id) < (-job.priority, job.id)]
     ahead = len(first) + (cells_ahead(conn, job) if job.sweep is not None else 0)
     if lane is None:
-        behind = f"; {ahead:,} jobs are before it" if ahead else "; it is the next"
+        behind = f"; {human.count(ahead, 'job')} before it" if ahead else "; it is the next"
         return f"{name} waits for room: {why}{behind}", best.lane if best is not None else next(iter(up))
     lane = best.lane if best is not None else lane
     if ahead:
-        return f"{name} has {ahead:,} jobs before it (priority, then age); it would go to {lane}", lane
+        return f"{name} has {human.count(ahead, 'job')} before it (priority, then age); it would go to {lane}", lane
     idle = next((r for r in lanes if r.can and r.free), None)
     if best is not None and idle is not None and not best.free and best.finish_s is not None:
         sooner = (
@@ -210,13 +230,13 @@ def _undeclared(conn: sqlite3.Connection, job: Job) -> str:
 
 
 def _attempts(conn: sqlite3.Connection, job: Job) -> list[str]:
-    """How earlier attempts ended: what was retried, and why."""
+    """How earlier attempts ended: what was retried, and why. How the last one ended a finished job says itself."""
     return [
         f"attempt {a.n} on {a.lane} was {a.state}"
         + (f" ({a.cause})" if a.cause else "")
         + (f": {a.message}" if a.message else "")
         for a in query.attempts(conn, job.id)
-        if a.state.terminal and a.n < job.attempts
+        if a.state.terminal and (a.n < job.attempts or not job.state.terminal)
     ]
 
 
@@ -232,14 +252,14 @@ def _missed(
         before = job.sweep if job.sweep is not None else job.id
     if job.rerun_of is not None:
         return job.rerun_of, [f"it runs job {job.rerun_of} again"]
-    answer, why = answer_in_cache(home, conn, job.key)
-    if answer is not None and answer.id < before:
+    answer, why = answer_in_cache(home, conn, job.key, before=before)
+    if answer is not None:
         return answer.id, [
             f"job {answer.id} is the same and succeeded: this one was forced, or it was submitted before that"
         ]
     if why:
         return None, [why]
-    mine = key_parts(spec, job.params)
+    mine = _compared(spec, job.params)
     specs = {job.spec: spec}
     best: tuple[int, Job, list[str]] | None = None
     rows = conn.execute(
@@ -250,17 +270,36 @@ def _missed(
     for other in query.jobs(conn, ids=tuple(r[0] for r in rows)) if rows else ():
         if other.spec not in specs:
             specs[other.spec] = query.spec_of(conn, other.spec)
-        differs = differing_parts(mine, key_parts(specs[other.spec], other.params))
+        if _program(other) != _program(job):
+            continue
+        differs = differing_parts(mine, _compared(specs[other.spec], other.params))
         # Of equally near ones a succeeded one says more, and a newer one more than an older.
         rank = 2 * len(differs) + (other.state is not JobState.SUCCEEDED)
         if best is None or rank < best[0]:
             best = (rank, other, differs)
     if best is None:
-        return None, ["it is the first job of its kind here"]
+        return None, ["it is the first job of its kind here"] if not rows else []
     _, other, differs = best
+    if not differs:  # but for what makes each of them another one on purpose
+        return None, []
     out = [f"the nearest earlier run is job {other.id} ({other.state}); it differs in {_first(differs)}"]
     out += _changed_files(home, spec, specs[other.spec])
     return other.id, out
+
+
+def _compared(spec: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """The parts of the key that are worth a word: a nonce is there to differ."""
+    return key_parts(spec, {name: v for name, v in params.items() if name != "nonce"})
+
+
+def _program(job: Job) -> list[str]:
+    """Which program a job of kind command runs: of an interpreter, what it is given. Empty for another kind."""
+    argv = job.params.get("argv") if job.kind == "command" else None
+    if not isinstance(argv, list) or not argv:
+        return []
+    name = Path(str(argv[0])).name
+    rest = [str(a) for a in argv[1:] if not str(a).startswith("-")]
+    return [name, *(rest[:1] if _INTERPRETER.fullmatch(name) else [])]
 
 
 def _first(differs: list[str]) -> str:

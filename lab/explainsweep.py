@@ -9,7 +9,7 @@ from core.journal import query
 from core.journal.query import Job
 from core.states import Cause, Cond, JobState
 from lab.folded import Folded, cell_name, fold
-from lab.output.job import only_counts
+from lab.output.job import became, only_counts
 from lab.output.sweep import brief, failure, pace
 from lanes.start import controller_alive
 
@@ -32,7 +32,7 @@ def why_sweep(home: Home, conn: sqlite3.Connection, job: Job) -> str:
         return f"{name} succeeded: all {f.total:,} cells did"
     first = f"; first: {failure(f.first)}" if f.first is not None else ""
     reason = f" ({job.reason})" if job.reason and not only_counts(job) else ""
-    return f"{name} is {job.state}{reason}: {brief(f)}{first}"
+    return f"{name} {became(job.state)}{reason}: {brief(f)}{first}"
 
 
 def about_sweep(conn: sqlite3.Connection, job: Job) -> list[str]:
@@ -85,11 +85,11 @@ def _before_opening(home: Home, conn: sqlite3.Connection, sweep: Job) -> str:
     needs = query.dependencies(conn, sweep.id)
     never = [u for c, u in needs if c is Cond.OK and u.state.terminal and u.state is not JobState.SUCCEEDED]
     if never:
-        return f"will be skipped: it needs job {never[0].id} to succeed, which is {never[0].state}"
+        return f"will be skipped: it needs job {never[0].id} to succeed, which {became(never[0].state)}"
     waits = [u for _, u in needs if not u.state.terminal]
     if waits:
         more = f" and {len(waits) - 1} more" if len(waits) > 1 else ""
-        return f"waits for job {waits[0].id}{more}, which is {waits[0].state}"
+        return f"waits for job {waits[0].id}{more}, which {became(waits[0].state)}"
     if not controller_alive(home):
         return "waits for the controller, which is down; `lab up` starts it"
     return "is about to be opened"

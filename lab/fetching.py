@@ -17,10 +17,12 @@ from core.home import Home
 from core.journal import query
 from core.journal.query import Attempt, Job
 from core.rundir import RunDir
+from core.states import JobState
 from core.tables import Jobs
 from core.tables.select import chosen
 from lab.evidence import BatchFolder, batch_folders, discarded_at, listed, plain_cells, sealed_attempt
 from lab.output import human
+from lab.output.job import became
 
 # What `fetch` takes unless asked for everything.
 _RESULTS = ("artifacts/", "results/")
@@ -33,6 +35,7 @@ class Fetched:
     folder: Path
     files: tuple[str, ...]
     bytes: int
+    state: JobState
 
 
 def fetch(home: Home, conn: sqlite3.Connection, job_id: int, dest: Path, *, everything: bool = False) -> Fetched:
@@ -57,7 +60,8 @@ def fetch(home: Home, conn: sqlite3.Connection, job_id: int, dest: Path, *, ever
         )
     attempt = None if job.is_sweep else sealed_attempt(home, conn, job_id)
     if attempt is None and not job.is_sweep:
-        raise NotFound(f"job {job_id} has nothing to fetch: it is {job.state}", hint=f"see `lab explain {job_id}`")
+        raise NotFound(f"job {job_id} has nothing to fetch: it {became(job.state)}", hint=f"see `lab explain {job_id}`")
+    what = "sweep" if job.is_sweep else "job"
     with _new_folder(dest) as (final, tmp):
         take = _Take(home, conn, tmp, everything)
         if job.is_sweep:
@@ -66,10 +70,17 @@ def fetch(home: Home, conn: sqlite3.Connection, job_id: int, dest: Path, *, ever
             take.cell(job, attempt)
         elif attempt is not None:
             take.run(home.run_dir(job_id, attempt.n), attempt, "")
-        if not take.files:
-            raise NotFound(f"job {job_id} has nothing to fetch: it is {job.state}", hint=f"see `lab status {job_id}`")
+        if all(Path(name).name == "manifest.json" for name in take.files):
+            if job.state is not JobState.SUCCEEDED:
+                raise NotFound(
+                    f"{what} {job_id} has nothing to fetch: it {became(job.state)}", hint=f"see `lab status {job_id}`"
+                )
+            raise NotFound(
+                f"{what} {job_id} has nothing to fetch: it kept no artifacts and no tables",
+                hint=f"`lab fetch {job_id} --all` copies its log and all else",
+            )
     names = tuple(sorted(n for n in take.files if n != "manifest.json"))
-    return Fetched(job_id, attempt.n if attempt else None, final, names, take.bytes)
+    return Fetched(job_id, attempt.n if attempt else None, final, names, take.bytes, job.state)
 
 
 @dataclass

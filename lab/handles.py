@@ -297,16 +297,18 @@ class Jobs(list[Job]):
 
 def failure_of(conn: sqlite3.Connection, row: query.Job) -> JobFailed:
     """Why a job that was waited for is no success, as an exception."""
+    from lab.output.job import became
+
     cause = f" ({row.cause})" if row.cause else ""
     reason = f": {row.reason}" if row.reason else ""
     if not row.is_sweep:
-        return JobFailed(f"job {row.id} is {row.state}{cause}{reason}", hint=f"see `lab logs {row.id}`")
+        return JobFailed(f"job {row.id} {became(row.state)}{cause}{reason}", hint=f"see `lab logs {row.id}`")
     from lab.folded import fold
     from lab.output.sweep import brief, failure
 
     folded = fold(conn, row)
     first = f"; first: {failure(folded.first)}" if folded.first is not None else reason
-    return JobFailed(f"sweep {row.id} is {row.state}: {brief(folded)}{first}", hint=f"see `lab status {row.id}`")
+    return JobFailed(f"sweep {row.id} {became(row.state)}: {brief(folded)}{first}", hint=f"see `lab status {row.id}`")
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.cluster import LaneConfig
+from core.cluster import ROLES, LaneConfig
 from core.errors import BadInput
 from core.grid import Grid
 from core.home import Home
 from core.journal import Journal, query
+from core.rungs import STEPS, step_title
 from core.states import DEFAULT_RETRIES, Rung
 from lab.asked import Request
 from lab.submission import submit
@@ -49,6 +50,8 @@ class Submitted:
 def roles_of(config: LaneConfig, asked: Sequence[str]) -> list[str]:
     """The roles to climb for: those asked for, else all that cluster.yaml declares. Raises BadInput."""
     for role in asked:
+        if role not in ROLES:
+            raise BadInput(f"there is no role {role!r}", hint=f"there are: {', '.join(ROLES)}")
         if role not in config.roles:
             raise BadInput(
                 f"lane {config.name} is not meant for {role!r}: cluster.yaml gives it {', '.join(config.roles)}",
@@ -106,7 +109,7 @@ def requests(
     trains = any(r in ("train", "promote") for r in roles)
     sweeps = any(r in ("sweep", "promote") for r in roles)
     gpus = min(1, config.gpus or 0)
-    name = {step: f"{config.name}: {step}" for step in ("smoke", "train", "cells", "parity", "outlives")}
+    name = {step: f"{config.name}: {step_title(step)}" for step in STEPS}
     own = _program(home, config, program)
 
     def job(step: str, kind: str, params: Mapping[str, Any], after: Sequence[str] = (), **more: Any) -> Request:

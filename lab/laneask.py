@@ -16,10 +16,10 @@ from core.cluster import LaneConfig
 from core.errors import BadInput, Unavailable
 from core.home import Home
 from core.journal import Journal, Role, query
-from core.journal.query import RungRow
+from core.journal.query import AskRow, RungRow
 from core.states import EventKind
 
-__all__ = ["Answer", "Progress", "ask", "declared", "remote", "wait"]
+__all__ = ["Answer", "Progress", "ask", "climbing", "declared", "remote", "wait"]
 
 _POLL_S = 0.05  # one PRAGMA, no table is read
 _ALONE_S = 10.0  # so long the controller may be away before whoever waits is told
@@ -78,6 +78,14 @@ def ask(home: Home, lane: str, what: str, data: Mapping[str, Any] | None = None,
         ensure_controller(home)
     wake(home)
     return seq
+
+
+def climbing(home: Home, lane: str) -> AskRow | None:
+    """The climb for admission that is under way on a lane, or waits for the controller."""
+    if not home.journal.exists():
+        return None
+    with Journal.open(home) as journal:
+        return next((a for a in query.open_asks(journal.conn) if (a.lane, a.what) == (lane, "admit")), None)
 
 
 def wait(home: Home, seq: int, *, progress: Progress | None = None, timeout_s: float | None = None) -> Answer:

@@ -9,9 +9,12 @@ from typing import Any
 from core import cluster
 from core.journal import Journal, Role, query
 from core.journal.query import Lane
-from core.states import EventKind
+from core.states import EventKind, LaneState
 from lab.output import Page, Report
 from lab.session import Session
+
+# What was asked first is done first: a lane that is given up after it was resumed would be a surprise.
+_LEAVING = "is about to be given up, as `lab lane down` asked; then `lab lane admit {}` is the way back"
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ def ask(here: Session, kind: EventKind, verb: str, name: str, reason: str) -> No
         known = {lane.name: lane for lane in query.lanes(tx.conn)}
         if name not in known:
             declared.lane(name)
-        why_not = _why_not(known.get(name), verb)
+        leaving = any(a.lane == name and a.what == "down" for a in query.open_asks(tx.conn))
+        why_not = _why_not(known.get(name), verb) if not leaving else _LEAVING.format(name)
         if not why_not:
             tx.append(kind, lane=name, data={"reason": reason})
     wake(here.home)
@@ -73,6 +77,8 @@ def _why_not(lane: Lane | None, verb: str) -> str:
     drained = lane is not None and (lane.wish == "drain" or (lane.state == "draining" and lane.wish != "resume"))
     if verb == "drain" and drained and lane is not None:
         return f"is drained already ({lane.reason or 'no reason was given'})"
+    if verb == "resume" and lane is not None and lane.state in (LaneState.DOWN, LaneState.QUARANTINED):
+        return f"is {lane.state}; `lab lane admit {lane.name}` brings it back"
     if verb == "resume" and not drained:
         return "is not drained"
     return ""

@@ -111,7 +111,9 @@ def refusal(kind: Kind, error: ValidationError, what: str = "parameter") -> BadI
         return BadInput(f"kind {kind.name} needs the parameter `{loc[0]}`", hint=f"give it with --set {loc[0]}=VALUE")
     sentence = first_sentence(error, f"kind {kind.name}")
     field = kind.Params.model_fields.get(str(loc[0])) if loc else None
-    hint = field.description if field is not None and field.description else ""
+    # Where the allowed values are named, what the parameter is in general says nothing more.
+    listed = first["type"] in ("literal_error", "enum")
+    hint = f"`{loc[0]}`: {field.description}" if field is not None and field.description and not listed else ""
     return BadInput(f"{what} {sentence}" if loc else f"the parameters of {sentence}", hint=hint)
 
 

@@ -15,14 +15,18 @@ from core.spec import InputFile, Needs
 from core.states import JobState
 from lab.answers import answer_in_cache
 from lab.cache import look_up
+from lab.cells import Cell
 from lab.ordering import in_order
 from lab.planning import Prepared, PreparedSweep, Preparer, Request
 from lab.ranking import Ranked, rank
 from lab.resident import Lanes
 from lab.studies import unfold
-from lanes.ends import work_of_job
+from lanes.ends import read_ends, work_of_job
 from lanes.ledger import LaneBook
 from lanes.placement import Wanted, can_ever, place, shortage
+from lanes.speeds import Speeds
+
+_SAMPLE = 256  # cells of a sweep of which the time is reckoned
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class Planned:
         lane: where it would go, as things are; None when it is answered already or would wait.
         why: one sentence: the answer that is there, the lane, or what it would wait for.
         cached_id: the finished job that answers it.
-        expected_s: the median time of this kind there, or anywhere; None: never run yet. Of a sweep: of all of its
-            cells that would run, one after the other.
+        expected_s: what it should take where it would go, as `lanes` has it; None: nobody knows. Of a sweep: all of
+            its cells that would run, one after the other.
         cells: of a sweep; 0: a job.
         done, live: cells that finished jobs, and jobs that are under way, would answer.
         at_once: how many cells would run at the same time on the lanes as they are.
@@ -81,10 +85,11 @@ def plan(home: Home, requests: Sequence[Request], *, cwd: Path) -> list[Planned]
             prepared = [preparer.prepare(r) for r in unfold(preparer, requests)]
             in_order(prepared)
             conn = journal.conn if journal else None
+            speeds = read_ends(conn) if conn is not None else Speeds()
             return [
-                _planned(home, conn, preparer.books, p)
+                _planned(home, conn, preparer.books, speeds, p)
                 if isinstance(p, Prepared)
-                else _planned_sweep(home, conn, preparer.books, p)
+                else _planned_sweep(home, conn, preparer.books, speeds, p)
                 for p in prepared
             ]
     finally:
@@ -92,31 +97,20 @@ def plan(home: Home, requests: Sequence[Request], *, cwd: Path) -> list[Planned]
             journal.close()
 
 
-def expected_seconds(conn: sqlite3.Connection, kind: str, lane: str | None = None) -> float | None:
-    """The median time of the last 50 successful attempts of this kind (on this lane)."""
-    where, args = ("AND a.lane = ?", [kind, lane]) if lane is not None else ("", [kind])
-    rows = conn.execute(
-        f"""SELECT a.seconds FROM attempt a JOIN job j ON j.id = a.job
-            WHERE j.kind = ? AND a.state = 'succeeded' AND a.seconds IS NOT NULL {where}
-            ORDER BY a.id DESC LIMIT 50""",
-        args,
-    ).fetchall()
-    seconds = sorted(float(r[0]) for r in rows) or _in_batches(conn, kind)
-    return seconds[len(seconds) // 2] if seconds else None
+def _cell_seconds(speeds: Speeds, lane: str | None, p: PreparedSweep, cells: Sequence[Cell]) -> float | None:
+    """What one of these cells should take on that lane, on average: reckoned for some of them, evenly spread."""
+    if lane is None or not cells:
+        return None
+    needs = p.spec.needs.model_dump(mode="json")
+    some = cells[:: -(-len(cells) // _SAMPLE)]
+    works = [work_of_job(p.kind.name, c.spec or p.spec_digest, json.loads(c.params), needs) for c in some]
+    found = [takes.factor for work in works if (takes := speeds.seconds(lane, work)) is not None]
+    return sum(found) / len(found) if found else None
 
 
-def _in_batches(conn: sqlite3.Connection, kind: str) -> list[float]:
-    """Seconds a cell in the newest batches of this kind, shortest first: only the batch's own time is known."""
-    rows = conn.execute(
-        "SELECT e.data FROM batch b JOIN event e ON e.seq = b.ended ORDER BY b.seq DESC LIMIT 50"
-    ).fetchall()
-    out = []
-    for (text,) in rows:
-        data = json.loads(text)
-        count = sum(last - first + 1 for first, last, _ in data["ok"])
-        if count and query.job(conn, data["ok"][0][0]).kind == kind:
-            out.append(float(data["seconds"]) / count)
-    return sorted(out)
+def _likely(lane: str | None, lanes: Sequence[Ranked]) -> Ranked | None:
+    """The lane whose times count: where it would go now, else where it should be done first."""
+    return next((r for r in lanes if r.lane == lane), next((r for r in lanes if r.can), None))
 
 
 def where_now(books: dict[str, LaneBook], needs: Needs) -> tuple[str | None, str]:
@@ -133,28 +127,30 @@ def where_now(books: dict[str, LaneBook], needs: Needs) -> tuple[str | None, str
 
 
 def _planned_sweep(
-    home: Home, conn: sqlite3.Connection | None, books: dict[str, LaneBook], p: PreparedSweep
+    home: Home, conn: sqlite3.Connection | None, books: dict[str, LaneBook], speeds: Speeds, p: PreparedSweep
 ) -> Planned:
     first = json.loads(p.cells.rows[0].params) if p.cells.rows else {}
-    lanes = _lanes(conn, books, p, first)
+    lanes = _lanes(conn, books, speeds, p, first)
+    likely = _likely(None, lanes)
     lane, why = _where(books, p.spec.needs, lanes)
     total, done, live = len(p.cells.rows), 0, 0
     cached_id: int | None = None
-    expected: float | None = None
-    if conn is not None:
-        if not p.request.force:
-            found = look_up(home, conn, [c.key for c in p.cells.rows], sure=True)
-            done, live = len(found.done), len(found.live.keys() - found.done.keys())
-            same = [j for j in query.jobs(conn, key=p.key) if j.is_sweep and j.state is JobState.SUCCEEDED]
-            if done == total:
-                lane, why = None, "every cell is there already: nothing would run"
-                cached_id = same[0].id if same else None
-            elif done + live == total:
-                lane, why = None, "every cell is there already, or under way: nothing new would run"
-            elif found.why:
-                why = f"{why} ({next(iter(found.why.values()))})"
-        one = expected_seconds(conn, p.kind.name, lane) or expected_seconds(conn, p.kind.name)
-        expected = one * (total - done - live) if one is not None else None
+    new = p.cells.rows
+    if conn is not None and not p.request.force:
+        found = look_up(home, conn, [c.key for c in p.cells.rows], sure=True)
+        done, live = len(found.done), len(found.live.keys() - found.done.keys())
+        new = [c for c in new if c.key not in found.done and c.key not in found.live]
+        same = [j for j in query.jobs(conn, key=p.key) if j.is_sweep and j.state is JobState.SUCCEEDED]
+        if done == total:
+            lane, why = None, "every cell is there already: nothing would run"
+            cached_id = same[0].id if same else None
+        elif done + live == total:
+            lane, why = None, "every cell is there already, or under way: nothing new would run"
+        elif found.why:
+            why = f"{why} ({next(iter(found.why.values()))})"
+    where = lane or (likely.lane if likely is not None else None)
+    one = _cell_seconds(speeds, where, p, new)
+    expected = one * (total - done - live) if one is not None else None
     fitting = _slots(books, p.spec.needs)
     wanted = min(fitting, p.request.at_once or fitting, max(1, total - done - live))
     return _plan_of(
@@ -191,12 +187,13 @@ def _slots(books: dict[str, LaneBook], needs: Needs) -> int:
 def _lanes(
     conn: sqlite3.Connection | None,
     books: dict[str, LaneBook],
+    speeds: Speeds,
     p: Prepared | PreparedSweep,
     params: Mapping[str, object],
 ) -> tuple[Ranked, ...]:
     needs = p.spec.needs
     work = work_of_job(p.kind.name, p.spec_digest, params, needs.model_dump(mode="json"))
-    return tuple(rank(conn, books, needs, work))
+    return tuple(rank(conn, books, needs, work, speeds))
 
 
 def _where(books: dict[str, LaneBook], needs: Needs, lanes: Sequence[Ranked]) -> tuple[str | None, str]:
@@ -213,25 +210,24 @@ def _where(books: dict[str, LaneBook], needs: Needs, lanes: Sequence[Ranked]) ->
     return lane, why
 
 
-def _planned(home: Home, conn: sqlite3.Connection | None, books: dict[str, LaneBook], p: Prepared) -> Planned:
-    lanes = _lanes(conn, books, p, p.params)
+def _planned(
+    home: Home, conn: sqlite3.Connection | None, books: dict[str, LaneBook], speeds: Speeds, p: Prepared
+) -> Planned:
+    lanes = _lanes(conn, books, speeds, p, p.params)
     lane, why = _where(books, p.spec.needs, lanes)
     cached_id: int | None = None
-    expected: float | None = None
-    if conn is not None:
-        if not p.request.force:
-            job, reason = answer_in_cache(home, conn, p.key)
-            if job is not None:
-                cached_id, lane, why = job.id, None, f"job {job.id} is the same and succeeded: nothing would run"
-            else:
-                live = query.jobs(conn, states=(JobState.RUNNING, JobState.QUEUED, JobState.HELD), key=p.key)
-                if live:
-                    lane, why = None, f"job {live[-1].id} is the same and {live[-1].state}: nothing new would run"
-                elif reason:
-                    why = f"{why} ({reason})"
-        expected = (
-            0.0 if cached_id else expected_seconds(conn, p.kind.name, lane) or expected_seconds(conn, p.kind.name)
-        )
+    if conn is not None and not p.request.force:
+        job, reason = answer_in_cache(home, conn, p.key)
+        if job is not None:
+            cached_id, lane, why = job.id, None, f"job {job.id} is the same and succeeded: nothing would run"
+        else:
+            live = query.jobs(conn, states=(JobState.RUNNING, JobState.QUEUED, JobState.HELD), key=p.key)
+            if live:
+                lane, why = None, f"job {live[-1].id} is the same and {live[-1].state}: nothing new would run"
+            elif reason:
+                why = f"{why} ({reason})"
+    likely = _likely(lane, lanes)
+    expected = 0.0 if cached_id else likely.takes_s if likely is not None else None
     return _plan_of(p, params=p.params, lane=lane, why=why, cached_id=cached_id, expected_s=expected, lanes=lanes)
 
 

@@ -59,24 +59,55 @@ class Ranked:
 
 
 def rank_job(
-    conn: sqlite3.Connection, books: Mapping[str, LaneBook], job: Job, spec: Mapping[str, Any]
+    conn: sqlite3.Connection,
+    books: Mapping[str, LaneBook],
+    job: Job,
+    spec: Mapping[str, Any],
+    barred: Mapping[str, str] | None = None,
 ) -> list[Ranked]:
-    """The lanes for a job, or for a cell of a sweep; best first."""
+    """The lanes for a job, or for a cell of a sweep; best first. `barred`: as for `rank`."""
     needs = Needs.model_validate(spec["needs"])
-    return rank(conn, books, needs, ends.work_of_job(job.kind, job.spec, job.params, spec["needs"]))
+    return rank(conn, books, needs, ends.work_of_job(job.kind, job.spec, job.params, spec["needs"]), barred=barred)
 
 
-def rank(conn: sqlite3.Connection | None, books: Mapping[str, LaneBook], needs: Needs, work: Work) -> list[Ranked]:
-    """The lanes for such a job: those that can, the earliest expected finish first; then those that cannot."""
-    speeds = ends.read_ends(conn) if conn is not None else Speeds()
+def barred_from(lanes: Mapping[str, Mapping[str, Any]], spec: str) -> dict[str, str]:
+    """Lanes whose warm workers take no cells of this spec now, and why, as the controller told it last.
+
+    Args:
+        lanes: of live.db.
+    """
+    told = {name: (live.get("barred") or {}).get(spec) for name, live in lanes.items()}
+    return {name: str(why) for name, why in told.items() if why}
+
+
+def rank(
+    conn: sqlite3.Connection | None,
+    books: Mapping[str, LaneBook],
+    needs: Needs,
+    work: Work,
+    speeds: Speeds | None = None,
+    barred: Mapping[str, str] | None = None,
+) -> list[Ranked]:
+    """The lanes for such a job: those that can, the earliest expected finish first; then those that cannot.
+
+    Args:
+        speeds: what was read of the ends already.
+        barred: lanes that could, but whose warm workers take nothing of it now: why.
+    """
+    if speeds is None:
+        speeds = ends.read_ends(conn) if conn is not None else Speeds()
     views = _views(conn, books, speeds)
     slow = {name: speeds.slowness(name, work.family) for name in views}
     known = {name: speeds.known_from(name, work.family) for name in views}
     quickest = min((s.log for name, s in slow.items() if known[name]), default=0.0)
     found = []
+    could = [name for name, view in views.items() if able(needs, view, False)]
+    barred = barred or {}
     for name, view in views.items():
-        can = able(needs, view, False)
-        why = "" if can else can_ever(needs, view) or view.why
+        # Where no lane has a warm worker for it, it runs by itself.
+        bar = barred.get(name, "") if any(other not in barred for other in could) else ""
+        can = name in could and not bar
+        why = "" if can else can_ever(needs, view) or view.why or f"no warm worker for it now: {bar}"
         opens = openings(needs, view)[:1] if can else []
         free = can and fits(needs, view.free)
         if can and not free:

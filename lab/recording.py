@@ -37,6 +37,7 @@ class Submitted:
         total: of a sweep: its cells, however they are answered; 0: a job.
         cells: those of them that are jobs of this sweep.
         done, live: those that finished jobs, and jobs that are under way, answer.
+        lane: where the job that answers ran, or runs.
     """
 
     id: int
@@ -50,6 +51,7 @@ class Submitted:
     cells: int = 0
     done: int = 0
     live: int = 0
+    lane: str = ""
 
     @property
     def cached(self) -> bool:
@@ -149,7 +151,8 @@ class _Book:
             return _said(draft, job_id, JobState.QUEUED, "queued-already", "it is also a cell of this submit"), ""
         found = look_up(self._home, self._conn, [draft.key])
         if draft.key in found.done:
-            return _of(query.job(self._conn, found.done[draft.key]), "cached"), ""
+            job = query.job(self._conn, found.done[draft.key])
+            return replace(_of(job, "cached"), message=_elsewhere(draft, job)), ""
         if draft.key in found.live:
             job = query.job(self._conn, found.live[draft.key])
             return replace(_of(job, "queued-already"), message=self._kept(draft, job)), ""
@@ -326,7 +329,15 @@ class _Book:
 
 
 def _of(job: Job, answer: Answer) -> Submitted:
-    return Submitted(job.id, job.state, job.key, answer, job.name, kind=job.kind, cells=job.cells or 0)
+    return Submitted(
+        job.id, job.state, job.key, answer, job.name, kind=job.kind, cells=job.cells or 0, lane=job.lane or ""
+    )
+
+
+def _elsewhere(draft: Draft, job: Job) -> str:
+    """What to do where one lane was asked for and the answer comes from another."""
+    lane = (draft.spec.get("needs") or {}).get("lane")
+    return f"--force runs it on {lane}" if lane and job.lane and lane != job.lane else ""
 
 
 def _said(draft: Draft, job_id: int, state: JobState, answer: Answer, message: str) -> Submitted:

@@ -136,6 +136,8 @@ def lanes(home: Home) -> list[Check]:
 
 
 def _lane(name: str, lane: Any, live: dict[str, Any] | None, roles: frozenset[str]) -> Check:
+    from core.live import silence
+
     title = f"lane {name}"
     has = f"admitted for {', '.join(sorted(roles))}" if roles else "admitted for nothing"
     if lane is not None and lane.state in (LaneState.DOWN, LaneState.QUARANTINED):
@@ -144,6 +146,8 @@ def _lane(name: str, lane: Any, live: dict[str, Any] | None, roles: frozenset[st
     refused = link.get("refused")
     if refused:
         return Check(title, "fail", str(refused.get("message")), str(refused.get("hint") or f"lab lane probe {name}"))
+    if silence(live or {}):
+        return Check(title, "ok", f"{silence(live or {})}; {has}")
     if link:
         age = live.get("age_s") if live is not None else None
         since = f", last heard {age:.0f} s ago" if age is not None else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from typing import Any
 
 import typer
 
-from core.errors import Exit
+from core.errors import Exit, LabError
 from core.journal import Journal, query
 from core.journal.query import Job
 from core.live import read_attempts
@@ -28,6 +30,8 @@ _LIVE_S = 0.25
 _COUNT_S = 0.1
 _FAILURES = 5
 _CONTROLLER_S = 5.0
+_WAITED_S = 2.0  # a job that waits longer is told about
+_REASONS = 3  # jobs whose reasons are told
 _LOG_LINES = 12
 
 
@@ -131,7 +135,7 @@ def _follow(here: Session, journal: Journal, ids: tuple[int, ...], update: Any) 
     jobs: list[Job] = []
     live: Live = {}
     folded: dict[int, Folded] = {}
-    watch, errors = _ControllerWatch(here), _FirstErrors(here)
+    watch, errors, reasons = _ControllerWatch(here), _FirstErrors(here), _Reasons(here)
     while True:
         changed = journal.data_version()
         if changed != version:
@@ -147,6 +151,7 @@ def _follow(here: Session, journal: Journal, ids: tuple[int, ...], update: Any) 
             folded = {j.id: fold(journal.conn, j) for j in jobs if j.is_sweep}
             errors.look(folded)
             watch.look(now)
+            reasons.look(journal, jobs, now)
         update(jobs, live, folded)
         if ended:
             return jobs
@@ -154,7 +159,7 @@ def _follow(here: Session, journal: Journal, ids: tuple[int, ...], update: Any) 
 
 
 def _in_order(journal: Journal, ids: tuple[int, ...]) -> list[Job]:
-    found = {j.id: j for j in query.jobs(journal.conn, ids=ids)}
+    found = {j.id: j for j in query.with_attempts(journal.conn, query.jobs(journal.conn, ids=ids))}
     return [found[i] for i in ids]
 
 
@@ -176,6 +181,42 @@ class _FirstErrors:
                 self._here.out.remark(
                     f"first failure of sweep {sweep_id}: {sweeps.failure(f.first)} (`lab logs {f.first.id}`)"
                 )
+
+
+class _Reasons:
+    """Says why a job waits once it has for a while, and again when the reason is another.
+
+    A reason of which only numbers differ (how many are before it) is the same.
+    """
+
+    def __init__(self, here: Session) -> None:
+        self._here = here
+        self._since: dict[int, float] = {}
+        self._said: dict[int, str] = {}
+        self._next = 0.0
+
+    def look(self, journal: Journal, jobs: Sequence[Job], now: float) -> None:
+        from lanes.start import controller_alive
+
+        waits = [j for j in jobs if j.state is JobState.QUEUED or (j.is_sweep and not j.state.terminal)][:_REASONS]
+        self._since = {j.id: self._since.get(j.id, now) for j in waits}
+        if now < self._next or not any(now - at >= _WAITED_S for at in self._since.values()):
+            return
+        self._next = now + _WAITED_S
+        if not controller_alive(self._here.home):
+            return  # that is said elsewhere
+        from lab.explain import why_waits
+
+        for job in waits:
+            if now - self._since[job.id] < _WAITED_S:
+                continue
+            why = ""
+            with contextlib.suppress(LabError):  # a cluster.yaml that somebody is editing: no reason to stop waiting
+                why = why_waits(self._here.home, journal.conn, job)
+            same = re.sub(r"[\d.,]+", "", why)
+            if why and "is about to start" not in why and self._said.get(job.id) != same:
+                self._said[job.id] = same
+                self._here.out.remark(human.clean(why))
 
 
 class _ControllerWatch:

@@ -11,8 +11,9 @@ import contextlib
 import functools
 import importlib
 import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from core.cluster import LaneConfig
@@ -24,11 +25,13 @@ from core.states import AttemptState, Cause, EventKind, LaneState
 from lanes import decide
 from lanes.decide import Ended
 from lanes.later import Message
+from lanes.mended import LINK_RUNGS
 from lanes.mirror import Mirror, say
 from lanes.remote import RemoteHandle
 from lanes.roster import GONE, Roster
 from lanes.transport import LinkDown, LinkRefused, RemoteError
 
+_CLIMBING = ("probe", "admit")  # a lane does one of these at a time, once it climbs for its admission
 _REVOKE_S = 10.0  # for so long a lane that is given up is asked to end what runs there
 
 # What is asked -> who answers: module and function(access, data) -> {"ok", "message", "hint", "data"}.
@@ -45,6 +48,10 @@ SAID = frozenset({"rung", "admitted", "admitting", "quarantine", "cancel", "prog
 Answer = dict[str, Any]
 
 
+class Left(Exception):
+    """The lane is held no more, or otherwise, by whoever works with it: what it found is of another one."""
+
+
 class LaneAccess:
     """One lane, as those see it who answer questions about it. Safe to use from any thread."""
 
@@ -56,22 +63,39 @@ class LaneAccess:
         self._inbox = inbox
 
     def call(self, method: str, *args: Any, timeout_s: float = 60.0, **named: Any) -> Any:
-        """Call the lane's agent. Raises LinkDown, LinkRefused, RemoteError."""
-        return self._handle.ask(method, *args, timeout_s=timeout_s, **named)
+        """Call the lane's agent. Raises LinkDown, LinkRefused, RemoteError, Left."""
+        with self._held():
+            return self._handle.ask(method, *args, timeout_s=timeout_s, **named)
 
     def carrier(self, method: str, *args: Any, **named: Any) -> Any:
         """Call the lane's carrier."""
-        return self._handle.carry(method, *args, **named)
+        with self._held():
+            return self._handle.carry(method, *args, **named)
 
     def link(self) -> dict[str, Any]:
-        return self._handle.link()
+        with self._held():
+            return self._handle.link()
 
     def knock(self) -> None:
-        self._handle.knock()
+        with self._held():
+            self._handle.knock()
 
     def close_for(self, seconds: float) -> None:
         """Close every connection to the lane and open none for so long. Returns after it."""
-        self._handle.close_for(seconds)
+        with self._held():
+            self._handle.close_for(seconds)
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """What fails because the lane was left is no news about the lane."""
+        try:
+            yield
+        except Exception as error:
+            if self._handle.why_left:
+                raise Left(self._handle.why_left) from error
+            raise
+        if self._handle.why_left:
+            raise Left(self._handle.why_left)
 
     @property
     def interpreter(self) -> str | None:
@@ -91,12 +115,13 @@ class Asks:
         self._inbox = inbox
         self._busy: dict[int, AskRow] = {}
         self._answers: dict[int, Answer] = {}  # given, not recorded yet
+        self._void: set[int] = set()  # climbs whose lane was taken down meanwhile: they earn nothing
 
     def look(self) -> None:
         """Begin what was asked since the last look."""
         for ask in query.open_asks(self.m.journal.conn):
-            if ask.seq in self._busy:
-                continue
+            if ask.seq in self._busy or self._busy_with(ask.lane, "down"):
+                continue  # `answer` looks again
             self._busy[ask.seq] = ask
             try:
                 self._begin(ask)
@@ -131,21 +156,46 @@ class Asks:
             message = f"lane {ask.lane} is this machine: there is nothing to {ask.what}"
             self._reply(ask.seq, {"ok": False, "message": message, "hint": ""})
             return
-        if handle is None and book.state is LaneState.DOWN:  # it was given up, and is wanted again
-            self.roster.set_state(ask.lane, LaneState.UP, "")
+        climb = self._busy_with(ask.lane, "admit", beside=ask.seq) if ask.what in _CLIMBING else None
+        if climb is not None and climb.seq not in self._answers:
+            self._climbs_already(ask, climb)
+            return
+        # One that was given up is reached for this, and stays what it is until a climb has held.
         handle = self.roster.contact(ask.lane)
         if ask.what not in _HANDLERS:
             self._reply(ask.seq, {"ok": False, "message": f"{ask.what!r} cannot be asked", "hint": ""})
             return
         assert isinstance(handle, RemoteHandle)
-        access = LaneAccess(self.m.home, handle, self._inbox)
+        access = LaneAccess(self.m.home, handle, functools.partial(self._said, ask.seq))
         module, function = _HANDLERS[ask.what]
         self._thread(ask, lambda: getattr(importlib.import_module(module), function)(access, ask.data))
+
+    def _busy_with(self, lane: str, what: str, *, beside: int | None = None) -> AskRow | None:
+        """Something of this kind that was asked of a lane, and whose answer is not recorded."""
+        return next((a for s, a in self._busy.items() if s != beside and (a.lane, a.what) == (lane, what)), None)
+
+    def _climbs_already(self, ask: AskRow, climb: AskRow) -> None:
+        """Two climbs would close each other's connections, and count each other's steps."""
+        since = time.strftime("%H:%M", time.localtime(climb.at))
+        message = f"{ask.lane} climbs already, since {since}"
+        self._cancel([int(i) for i in (ask.data.get("jobs") or {}).values()], message)
+        self._reply(ask.seq, {"ok": False, "message": message, "hint": f"watch: lab lane admit {ask.lane}"})
+
+    def _said(self, seq: int, message: Message) -> None:
+        """What the handler of question `seq` says. From any thread."""
+        what, lane, body = message
+        if what == "admitted":
+            body = {**body, "ask": seq}
+        if what != "admitting" or not body or seq not in self._void:
+            self._inbox((what, lane, body))
 
     def _thread(self, ask: AskRow, work: Callable[[], Answer]) -> None:
         def run() -> None:
             try:
                 answer = work()
+            except Left as error:
+                message = f"lane {ask.lane}: {error}"
+                answer = {"ok": False, "message": message, "hint": "run it again"}
             except LinkRefused as error:
                 answer = {"ok": False, "message": error.message, "hint": error.hint, "data": {"rung": error.rung}}
             except LinkDown as error:
@@ -178,6 +228,9 @@ class Asks:
         data.update(hint=str(answer.get("hint") or ""), data=answer.get("data") or {})
         self.m.record([Event(EventKind.LANE_ANSWERED, lane=ask.lane, data=data)])
         del self._busy[seq], self._answers[seq]
+        self._void.discard(seq)
+        if ask.what == "down":
+            self.look()  # at what was asked of the lane meanwhile
 
     # What the handlers say meanwhile.
 
@@ -185,6 +238,10 @@ class Asks:
         book = self.m.books.get(lane)
         if what == "rung":
             self.m.record([Event(EventKind.RUNG, lane=lane, data=dict(body))])
+            if not body.get("ok") and body.get("rung") in LINK_RUNGS:
+                self.roster.doubt(lane)
+        elif what == "admitted" and body.get("ask") in self._void:
+            say(f"lane {lane}: what it climbed before it was taken down counts for nothing")
         elif what == "admitted":
             self.roster.grant(lane, str(body["role"]), bool(body["ok"]), str(body.get("reason") or ""))
         elif what == "admitting" and book is not None:
@@ -231,6 +288,7 @@ class Asks:
             return
         lost = [a for a in self.m.open.values() if a.lane == name]
         book.admitting = False
+        self._void |= {seq for seq, a in self._busy.items() if a.lane == name and a.what == "admit"}
         self.roster.set_state(name, LaneState.DOWN, reason)
         for attempt in lost:
             end = Ended(AttemptState.LOST, Cause.UNREACHABLE, f"its lane was given up: {reason}")
@@ -239,6 +297,8 @@ class Asks:
             self._inbox(("lane-gone", name, reason))
         handle = self.m.handles.get(name)
         count = f"{len(lost)} attempts there go back to the queue" if lost else "nothing ran there"
+        if len(lost) == 1:
+            count = "1 attempt there goes back to the queue"
         if not isinstance(handle, RemoteHandle):
             self._reply(ask.seq, {"ok": True, "message": f"lane {name} is down: {count}"})
             return

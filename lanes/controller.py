@@ -35,13 +35,13 @@ from lanes.asks import SAID, Asks
 from lanes.attempts import Attempts
 from lanes.compactor import Compactor
 from lanes.dispatch import Dispatch
-from lanes.flights import Written
 from lanes.guardian import start_and_watch_guardian, take_lock
 from lanes.later import Later, Message
 from lanes.mirror import Mirror, say
 from lanes.notify import News
 from lanes.pool.pool import Pool
 from lanes.ray_session import RaySession
+from lanes.recorder import Recorder
 from lanes.roster import Roster
 from lanes.scheduler import Scheduler
 from lanes.sweeps import Sweeps
@@ -70,6 +70,7 @@ class Controller:
         self.m.listeners += [self.news.hear, _log]
         self.roster = Roster(self.m, self.live, self.inbox.put)
         self.dispatch = Dispatch(self.m, Pool(home, self.inbox.put))
+        self.recorder = Recorder(self.m, self.dispatch)
         self.scheduler = Scheduler(self.m, self.sweeps, self.dispatch, self.roster)
         self.asks = Asks(self.m, self.roster, self.inbox.put)
         self.compactor = Compactor(home, journal, self.inbox.put)
@@ -100,13 +101,14 @@ class Controller:
             "boot": boot_id(),
             "cluster": str(self.home.cluster_file or ""),
             "ray": [[w.name, w.pid] for w in self.session.watched],
+            "joins": joins,
         }
         with self.journal.transaction() as tx:
             tx.append(EventKind.CONTROLLER_UP, data=info)
         self.sweeps.look()
         aftermath.recover(self.dispatch)
         self.scheduler.outlook.load()
-        say(f"up, pid {os.getpid()}, {len(self.m.open)} attempts to take up")
+        say(f"up, pid {os.getpid()}, {len(self.m.open)} attempt{'s' if len(self.m.open) != 1 else ''} to take up")
         self.roster.start()
         # What is there now stays. Without this each batch of cells has the collector go through all of Ray again.
         gc.collect()
@@ -155,12 +157,13 @@ class Controller:
     def _go_down(self) -> None:
         for handle in self.m.handles.values():
             handle.stop()
+        self.roster.leaving.finish()
         self.attempts.finish()
         self._drain_inbox()
         aftermath.abandon(self.dispatch)
         self.compactor.finish()
         self._drain_inbox()
-        self._guard_work(self._record, [])
+        self._guard_work(self.recorder.record, [])
         with self.journal.transaction() as tx:
             tx.append(EventKind.CONTROLLER_DOWN, data={"why": self.m.ending or "asked"})
         self.news.finish()
@@ -198,7 +201,7 @@ class Controller:
         if self._changed:
             self.sweeps.look()
             if self.scheduler.is_asked():
-                did = self._record([], now=True)  # what is asked may be about cells that were just sent
+                did = self.recorder.record([], now=True)  # what is asked may be about cells that were just sent
                 self.scheduler.answer_wishes()
                 self.asks.look()
             self.m.stale = True
@@ -206,76 +209,20 @@ class Controller:
         for _ in range(_ROUNDS):
             more = self.sweeps.settle()
             if self.dispatch.is_doubtful(self.sweeps.limited):
-                more = self._record([]) or more
+                more = self.recorder.record([]) or more
                 self.sweeps.settle()
             if self.dispatch.fresh and (self.m.stale or self.scheduler.has_more):
                 # The queue is read again: what was sent must not be in it any more.
-                more = self._record([], now=True) or more
+                more = self.recorder.record([], now=True) or more
             placed = self.scheduler.place()
             if not self.m.ending and not self.m.is_crowded():
                 self.dispatch.send_ahead(self.sweeps.placeable())
                 self.scheduler.double()
-            more = self._record(placed) or more
+            more = self.recorder.record(placed) or more
             did = did or more
             if not more or not (self.m.stale or self.sweeps.touched):
                 break
         return did
-
-    def _record(self, placed: list[Event], *, now: bool = False) -> bool:
-        """One transaction for all that batches did since the last one, and for what is placed now.
-
-        Args:
-            now: also placements that could wait a moment for the ends of their batches.
-        """
-        batches = self.dispatch.waits
-        if not placed and (not batches or (not now and self.dispatch.patience() > 0)):
-            return False
-        written = Written()
-        if placed:
-            failpoint("controller.before_placed")
-        if batches:
-            failpoint("controller.before_batches")
-        try:
-            with self.journal.transaction() as tx:
-                if batches:
-                    written = self.dispatch.write(tx)
-                if placed:
-                    tx.extend(placed)
-        except LabError:
-            raise
-        except Exception:
-            if not self.dispatch.done:
-                raise
-            say(f"a bug of ours\n{traceback.format_exc()}")
-            self._record_singly()
-            self.m.stale = True
-            return True
-        if placed:
-            failpoint("controller.after_placed")
-        if batches:
-            failpoint("controller.after_batches")
-        self.dispatch.landed(written)
-        self.m.heard(placed)
-        for event in placed:
-            assert event.job is not None
-            attempt = next(a for a in query.attempts(self.journal.conn, event.job) if a.n == event.attempt)
-            self.m.take_up(attempt)
-            self.m.tell_start(query.job(self.journal.conn, event.job), attempt)
-        return True
-
-    def _record_singly(self) -> None:
-        """One batch that cannot be recorded must not take the others with it."""
-        for nonce in list(self.dispatch.done):
-            try:
-                with self.journal.transaction() as tx:
-                    written = self.dispatch.write(tx, [nonce])
-            except LabError:
-                raise
-            except Exception as error:
-                self.dispatch.give_up(nonce, f"it could not be recorded: {type(error).__name__}: {str(error)!a}")
-                with self.journal.transaction() as tx:
-                    written = self.dispatch.write(tx, [nonce])
-            self.dispatch.landed(written)
 
     def _await_commit(self) -> None:
         """Somebody is about to commit: see it as soon as it is there, and not when they come to tell us."""

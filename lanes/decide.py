@@ -59,7 +59,7 @@ def conclude(job: Job, attempt: Attempt, earlier: Sequence[Attempt], spec: dict[
         return [first, again, *answered_in_queue(job.id, job.wish)]
     reason = end.message or str(end.cause)
     if bound:
-        reason += f" (retried {bound} times)"
+        reason += f" (retried {bound} time{'s' if bound != 1 else ''})"
     return [first, _job_event(job, JobState.FAILED, end.cause, reason, undeclared=bool(end.undeclared))]
 
 
@@ -173,7 +173,7 @@ def _cell_event(end: CellEnd, known: Known) -> Event:
         if to is JobState.QUEUED:
             reason = f"attempt {known.attempts[end.job]}: {cause}" + (f" ({message})" if message else "")
         elif bound:
-            reason += f" (retried {bound} times)"
+            reason += f" (retried {bound} time{'s' if bound != 1 else ''})"
     data = {
         "batch": known.seq,
         "state": str(state),

@@ -57,7 +57,7 @@ class Dispatch:
         self._known_crews: set[tuple[str, str]] = set()  # lane, crew: of which a batch has come back
         self.outlook: Outlook | None = None  # is told when what is under way should end
         self._pace: dict[tuple[int, str], float] = {}  # sweep, lane -> seconds that a cell took in its newest batch
-        self.twins = Twins({}, {}, {})
+        self.twins = Twins()
 
     def poolable(self, spec: Spec) -> bool:
         """Can any lane that it may go to run what has this spec in warm workers? If not it runs by itself."""
@@ -69,11 +69,10 @@ class Dispatch:
 
     def bars(self, spec: Spec) -> frozenset[str]:
         """Lanes with warm workers to which no batch of this spec is to be sent now."""
-        return frozenset(
-            name
-            for name, book in self.m.books.items()
-            if book.pools and (self._why_not(spec, name) or self.pool.busy(name))
-        )
+        found = {n: self._why_not(spec, n) or self.pool.busy(n) for n, book in self.m.books.items() if book.pools}
+        for name, why in found.items():
+            self.m.books[name].bar(spec.digest, why)
+        return frozenset(name for name, why in found.items() if why)
 
     def _why_not(self, spec: Spec, lane: str) -> str:
         why = self.pool.can(spec.digest, spec.data, lane)
@@ -210,31 +209,38 @@ class Dispatch:
     # Second copies.
 
     def may_double(self, nonce: str) -> bool:
-        """Is that batch under way, and only once?"""
-        return nonce in self.flights and nonce not in self.done and self.twins.of(nonce) is None
+        """Is that batch under way, and was it never doubled? One copy is all that a batch gets, however it fares."""
+        return nonce in self.flights and nonce not in self.done and nonce not in self.twins.tried
 
     def double(self, nonce: str, lane: str, gpus: tuple[int, ...]) -> None:
         """Start the cells of the batch `nonce` once more, on another lane. The first of the two to end well counts."""
         first = self.flights[nonce]
         spec = self.m.spec(first.batch.spec_digest)
         batch = self._batch(first.batch.cells, spec, lane, gpus)
+        self.twins.tried.add(nonce)
         twin = self.twins.running[batch.nonce] = Flight(batch, first.sweep, first.runs, copy_of=nonce)
         begun = f"batch {first.batch.dir}: a second copy of it begins on lane {lane}"
         say(f"{begun}, where it should end before the first one does on {first.batch.lane}")
         self._start(twin, spec)
 
     def _twin_back(self, twin: Flight, done: BatchDone) -> None:
-        """A second copy ended before the first did. If it ended well it is the one that counts."""
+        """A second copy ended before the first did. If some of it went well, and nothing ill, it is what counts: a
+        batch that takes long ends before all its cells have begun, and those go back to the queue."""
         nonce, jobs = twin.copy_of, {c.job for c in twin.batch.cells}
-        if nonce not in self.flights or nonce in self.done or set(done.ok) != jobs:
+        if nonce not in self.flights or nonce in self.done:
             return
+        well = len(done.ok) + sum(e.state is AttemptState.SUCCEEDED for e in done.ends)
+        if not well or well + len(done.back) != len(jobs):
+            return
+        if lookups.wishes(self.m.journal.conn, twin.spans):
+            return  # what is to be held or cancelled is what people know of: the first
         first = self.flights[nonce]
         self.twins.winners[nonce] = twin.batch.lane
         self.twins.beaten[nonce] = first.batch.lane
         self.done[nonce] = BatchDone(nonce, [], [], sorted(jobs), {}, time.monotonic() - first.sent, None)
         self._admit(twin)
         self.done[done.nonce] = done
-        self.pool.stop_cells(jobs, Cause.PREEMPTED)
+        self.pool.stop_batch(first.batch, Cause.PREEMPTED)
 
     def _admit(self, twin: Flight) -> None:
         """The copy is now the only one: it is recorded as every batch is, after the end of the first."""
@@ -256,7 +262,14 @@ class Dispatch:
 
     def _beat(self, twin: Flight) -> None:
         self.twins.beaten[twin.batch.nonce] = twin.batch.lane
-        self.pool.stop_cells({c.job for c in twin.batch.cells}, Cause.PREEMPTED)
+        self.pool.stop_batch(twin.batch, Cause.PREEMPTED)
+
+    def end_copies(self, lanes: Collection[str]) -> None:
+        """Other work could go to these lanes: second copies make way."""
+        for nonce, twin in [*self.twins.running.items()]:
+            if twin.batch.lane in lanes:
+                del self.twins.running[nonce]
+                self._beat(twin)
 
     # Back.
 
@@ -349,6 +362,7 @@ class Dispatch:
             if self.done.pop(nonce, None) is None:
                 self._beat(flight)
             self.twins.winners.pop(nonce, None)
+            self.twins.tried.discard(nonce)
             if flight.sweep is not None:
                 self.flying[flight.sweep] -= 1
                 if not self.flying[flight.sweep]:

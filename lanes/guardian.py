@@ -127,8 +127,10 @@ def _wait_until_held(home: Home, child: subprocess.Popen[bytes]) -> bool:
 
 
 def _asked_down(home: Home) -> int:
-    """The sequence number of the last time that a person asked for the end; 0 if never."""
-    return _scalar(home, "SELECT max(seq) FROM event WHERE kind = 'controller-down' AND data ->> '$.why' = 'asked'")
+    """The sequence number of the end that a person asked for; 0 if there is none, or a controller came up since."""
+    up = "SELECT coalesce(max(seq), 0) FROM event WHERE kind = 'controller-up'"
+    why = "kind = 'controller-down' AND data ->> '$.why' = 'asked'"
+    return _scalar(home, f"SELECT max(seq) FROM event WHERE {why} AND seq > ({up})")
 
 
 def _submitted_since_down(home: Home) -> int:

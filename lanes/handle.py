@@ -32,6 +32,8 @@ class LaneHandle:
         self._inbox = inbox
         self._outbox: queue.SimpleQueue[tuple[str, tuple[Any, ...], dict[str, Any]] | None] = queue.SimpleQueue()
         self._actor: Any = None
+        self.why_left = ""  # once it is held no more: why, for those who are at work with it
+        self.after: threading.Thread | None = None  # closes an earlier connection to the lane, before we make ours
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._threads = [
@@ -73,6 +75,8 @@ class LaneHandle:
         from lanes.actor import LaneActor
         from lanes.ray_session import actor_options
 
+        if self.after is not None:
+            self.after.join()
         with self._lock:
             if self._actor is None:
                 if self._stopping.is_set():

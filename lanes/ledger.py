@@ -11,6 +11,8 @@ from core.spec import Needs
 from core.states import LaneState
 from lanes.placement import Capacity, LaneView
 
+_BARRED = 32  # specs of which it is kept why they are barred from a lane
+
 
 @dataclass
 class LaneBook:
@@ -24,6 +26,7 @@ class LaneBook:
     admitted: frozenset[str] = frozenset()  # of a remote lane: the roles that it has earned
     admitting: bool = False  # the jobs of its ladder may be placed
     link: dict[str, Any] = field(default_factory=dict)  # what is known of the way to it while it is down
+    barred: dict[str, str] = field(default_factory=dict)  # spec digest -> why its cells get no warm worker here now
     down_since: float | None = None  # monotonic: when it was last heard, while it is out of reach
 
     def total(self) -> Capacity:
@@ -77,6 +80,14 @@ class LaneBook:
     def pools(self) -> bool:
         """Can cells run here in warm workers?"""
         return not self.config.remote or "sweep" in self.roles
+
+    def bar(self, spec: str, why: str) -> None:
+        """Keep, for people, why no batch of this spec is sent here now; empty: one can be."""
+        self.barred.pop(spec, None)
+        if why:
+            self.barred[spec] = why
+            while len(self.barred) > _BARRED:
+                del self.barred[next(iter(self.barred))]
 
     def hold(self, attempt: Attempt) -> None:
         self.held[(attempt.job, attempt.n)] = attempt.grant

@@ -72,7 +72,8 @@ class Outlook:
                 self._gone(event.job)
             elif kind is EventKind.ATTEMPT_ENDED and event.attempt is not None:
                 self._attempt_ended(event, (event.job, event.attempt))
-            elif kind is EventKind.JOB_ENDED:
+            elif kind in (EventKind.JOB_ENDED, EventKind.HELD):
+                self._gone(event.job)
                 self._orders.pop(event.job, None)
                 self._works.pop(event.job, None)
 

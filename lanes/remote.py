@@ -44,7 +44,9 @@ class RemoteHandle(LaneHandle):
         self._busy = threading.Lock()
         # Begins and fetches, so that none is done twice at once.
         self._under_way: dict[tuple[str, int, int], Future[None] | None] = {}
+        self._left = threading.Event()  # nothing more is to be said to the lane
         self._closed_until = 0.0  # we closed the connection ourselves
+        self._silent_until = 0.0  # by the clock of people: when it is to be there again
         self._root = ""  # the agent's folder on the lane, as it said
 
     @property
@@ -61,9 +63,14 @@ class RemoteHandle(LaneHandle):
         for workers in self._workers.values():
             workers.shutdown(wait=False, cancel_futures=True)
 
-    def close(self) -> None:
-        """Stop, and end the actor with its connection: this lane is no longer ours."""
+    def leave(self) -> None:
+        """Stop, and say nothing more to the lane: it is no longer ours. Never waits; `close` is to follow."""
+        self._left.set()
         self.stop()
+
+    def close(self) -> None:
+        """Leave, and end the actor with its connection."""
+        self.leave()
         with self._lock:
             actor, self._actor = self._actor, None
         if actor is not None:
@@ -89,11 +96,14 @@ class RemoteHandle(LaneHandle):
         return found
 
     def knock(self) -> None:
-        self._do("knock")
+        # Who asks about the lane while we keep it closed must not end that.
+        if time.monotonic() >= self._closed_until - _BACK_S:
+            self._do("knock")
 
     def close_for(self, seconds: float) -> None:
         """Close every connection, and open none for so long."""
         self._closed_until = time.monotonic() + seconds + _BACK_S
+        self._silent_until = time.time() + seconds
         self._do("drop", float(seconds))
         self._stopping.wait(seconds)
 
@@ -115,7 +125,11 @@ class RemoteHandle(LaneHandle):
             for report in left:
                 self.ask("signal", int(report["job"]), int(report["attempt"]), "revoke", timeout_s=_ANSWER_S)
         if left:
-            return f"{len(left)} attempts there have not ended yet"
+            return (
+                f"{len(left)} attempts there have not ended yet"
+                if len(left) > 1
+                else "1 attempt there has not ended yet"
+            )
         self.ask("release", timeout_s=_ANSWER_S)
         self.stop()  # now: the listener would have the lane ours again
         return ""
@@ -182,6 +196,8 @@ class RemoteHandle(LaneHandle):
 
         for last in (False, True):
             actor = self._get_actor()
+            if self._left.is_set():
+                raise LinkDown(f"lane {self.name} is not held this way any more")
             try:
                 return ray.get(getattr(actor, what).remote(*args, **named))
             except RayActorError:
@@ -233,7 +249,10 @@ class RemoteHandle(LaneHandle):
             with contextlib.suppress(Exception):
                 self.knock()
         on_purpose = time.monotonic() < self._closed_until
-        said = {**link, "error": link.get("error") or str(error), "on_purpose": on_purpose}
+        why = link.get("error") or str(error)
+        if on_purpose:
+            why = f"silent until {time.strftime('%H:%M', time.localtime(self._silent_until))} for its admission"
+        said = {**link, "error": why, "on_purpose": on_purpose, "silent_until": self._silent_until}
         self._inbox(("link", self.name, said))
 
     def _tell(self) -> None:

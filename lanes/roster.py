@@ -6,7 +6,7 @@ A lane that does not answer is `unreachable`: that is the state of a link, and n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from core import cluster as clusters
@@ -15,12 +15,15 @@ from core.errors import LabError
 from core.journal import Event, query
 from core.live import LiveWriter
 from core.states import AttemptState, Cause, EventKind, JobState, LaneState
-from lanes import lookups
+from lanes import lookups, switched
 from lanes.handle import LaneHandle
 from lanes.later import Message
+from lanes.leaving import Leaving
 from lanes.ledger import LaneBook
+from lanes.mended import held_after_all
 from lanes.mirror import Mirror, say
 from lanes.remote import RemoteHandle
+from lanes.standing import at_rest, lane_event, lasting, place, reached, wish_event
 
 _LOST_S = 20.0  # without an answer for so long, after it said that something is wrong
 _DOWN_S = 3.0  # a link that is back sooner than this was never gone
@@ -28,12 +31,12 @@ _SEEN_S = 1.0
 _TIDY_S = 600.0
 _SAME_S = 60.0  # the same trouble is said again after this
 _REASON_S = 600.0  # another reason why a lane is out of reach is worth an event of the journal this often
-_PASSING = ("disk_free", "pid", "work_s")  # of an agent's hello: no news by themselves
 GONE = "no longer in cluster.yaml"
-NOT_ADMITTED = "not admitted yet"
 
 # States in which somebody (or the lane's own behaviour) has said that nothing is to be placed.
 _KEPT = (LaneState.DRAINING, LaneState.QUARANTINED, LaneState.DOWN)
+# Out of these a lane comes by a climb that holds, and in no other way.
+_CLIMBS_BACK = (LaneState.QUARANTINED, LaneState.DOWN)
 
 
 class Roster:
@@ -42,17 +45,22 @@ class Roster:
     def __init__(self, mirror: Mirror, live: LiveWriter, inbox: Callable[[Message], None]) -> None:
         self.m = mirror
         self._live = live
-        self._inbox = inbox
+        self.leaving = Leaving(inbox)
         self._seen: dict[str, float] = {}  # lane -> when the live view was last told of it
         self._tidy_at: dict[str, float] = {}  # lane -> when it should look at what it keeps
         self._troubled: dict[str, float] = {}  # lane -> since when nothing but errors came from it
         self._said: dict[str, tuple[str, float]] = {}  # lane -> the trouble that was said last, when
         self._why: dict[str, tuple[str, float]] = {}  # lane -> why it is out of reach (cause), when that was recorded
         self._talking: set[str] = set()  # lanes that answered, and of whose link nothing bad was heard since
+        self._doubted: set[str] = set()  # lanes of which somebody found lately that they cannot be reached
 
     def keep_lanes_of(self, names: set[str]) -> None:
         """A lane that has left cluster.yaml with attempts still on it is not forgotten: a local one is drained, of a
-        remote one nothing more is heard until it is declared again."""
+        remote one nothing more is heard until it is declared again. One that is another machine now stays what it was
+        until they have ended."""
+        for name, (old, why) in switched.kept_as_they_were(self.m.journal.conn, self.m.books).items():
+            self.m.books[name] = LaneBook(old)
+            say(why)
         for name in sorted(names - self.m.books.keys()):
             if (self.m.home.lane_root(name) / "active").is_dir():  # an agent of this machine
                 book = LaneBook(LaneConfig(name), LaneState.DRAINING, GONE)
@@ -60,19 +68,25 @@ class Roster:
                 book = LaneBook(LaneConfig(name, transport="ssh"), LaneState.DOWN, GONE)
             self.m.books[name] = book
 
-    def declare(self) -> None:
-        """Make the journal and the books agree on which lanes there are and how they were left."""
+    def declare(self, only: set[str] | None = None) -> None:
+        """Make the journal and the books agree on which lanes there are and how they were left.
+
+        Args:
+            only: books that are new or altered; the others say already what they stand for. None: all of them.
+        """
         known = {lane.name: lane for lane in query.lanes(self.m.journal.conn)}
         admitted = query.admitted(self.m.journal.conn)
         places = query.admitted_as(self.m.journal.conn)
         events: list[Event] = []
         for name, book in self.m.books.items():
+            if only is not None and name not in only:
+                continue
             old = known.get(name)
             book.admitted = admitted.get(name, frozenset())
             for role in sorted(book.admitted):
                 # A name is admitted for what it stood for: another machine has to earn it anew.
                 was = places.get((name, role))
-                if was is not None and book.config.remote and was != _place(book.config):
+                if was is not None and book.config.remote and was != place(book.config):
                     data = {"role": role, "ok": False, "reason": f"it was admitted as {was}"}
                     events.append(Event(EventKind.ADMITTED, lane=name, data=data))
                     book.admitted -= {role}
@@ -80,15 +94,15 @@ class Roster:
             if old is not None and old.state in _KEPT and not back:
                 book.state, book.reason = old.state, old.reason
             elif book.config.remote and book.reason != GONE:
-                book.state, book.reason = _at_rest(book)
+                book.state, book.reason = at_rest(book)
                 book.hello = dict(old.info) if old is not None else {}
             if old is None or (old.state, old.reason) != (book.state, book.reason):
                 if old is not None and old.state is LaneState.UP and not book.config.remote:
                     continue  # it is about to say so again
-                events.append(_lane_event(name, book.state, book.reason))
+                events.append(lane_event(name, book.state, book.reason))
         for name in known.keys() - self.m.books.keys():
             if known[name].state is not LaneState.DOWN:
-                events.append(_lane_event(name, LaneState.DOWN, GONE))
+                events.append(lane_event(name, LaneState.DOWN, GONE))
         self._record(events)
 
     def start(self) -> None:
@@ -122,16 +136,20 @@ class Roster:
         """
         cluster = clusters.load(self.m.home.cluster_file)
         declared = {lane.name: lane for lane in cluster.lanes}
-        said = []
+        said, altered = [], set()
         for name, config in declared.items():
             book = self.m.books.get(name)
             if book is not None and book.config == config and book.reason != GONE:
                 continue
             if book is not None and book.held and book.config.remote != config.remote:
-                say(f"lane {name} is {book.config.transport} until what runs there has ended: drain it first")
-                continue  # what runs on one machine cannot be taken up on another
+                say(switched.refusal(book.config, config, switched.held_by(book)))
+                continue
             said.append(f"lane {name} is {'new' if book is None else 'changed'}")
-            self._close(name)
+            if book is not None and book.reason != GONE and switched.same_link(book.config, config):
+                self._take_up(name, book, config)
+                continue
+            self._close(name, "its declaration changed while this ran")
+            altered.add(name)
             fresh = LaneBook(config)
             if book is not None:
                 fresh.held, fresh.hello = book.held, book.hello
@@ -144,14 +162,28 @@ class Roster:
             said.append(f"lane {name} is {GONE}")
             if book.held or not book.config.remote:
                 book.state, book.reason = LaneState.DRAINING, GONE
+                altered.add(name)
             else:
-                self._close(name)
+                self._close(name, f"it is {GONE}")
                 del self.m.books[name]
         if said:
-            self.declare()
+            self.declare(altered)
             self.start()
             self.m.stale = True
         return said
+
+    def _take_up(self, name: str, book: LaneBook, config: LaneConfig) -> None:
+        """Settings changed that its link does not depend on: it is held as before, whatever is done with it now."""
+        had_roles = bool(book.roles)
+        book.config = config
+        if name in self.m.handles:
+            self.m.handles[name].config = config
+        if book.hello:
+            book.hello = {**book.hello, switched.DECLARED: clusters.as_declared(config)}
+        if book.state not in _KEPT and bool(book.roles) is not had_roles:
+            book.state, book.reason = reached(book) if name in self._talking else at_rest(book)
+        info = {"info": book.hello} if book.hello else {}
+        self._record([lane_event(name, book.state, book.reason, **info)])
 
     def up(self, name: str, hello: dict[str, Any]) -> None:
         """A (new) agent of the lane answers: it is told again all that could have been lost on the way."""
@@ -159,13 +191,15 @@ class Roster:
         if book is None or name not in self.m.handles:
             return
         self._heard(name)
-        before = (book.state, book.reason, _lasting(book.hello))
+        hello = {**hello, switched.DECLARED: clusters.as_declared(book.config)}
+        before = (book.state, book.reason, lasting(book.hello))
         book.hello, book.link, book.down_since = hello, {}, None
         self._live.lane(name, hello)
         if book.state not in _KEPT:
-            book.state, book.reason = _reached(book)
-        if (book.state, book.reason, _lasting(hello)) != before:
-            self._record([_lane_event(name, book.state, book.reason, info=hello)])
+            book.state, book.reason = reached(book)
+        if (book.state, book.reason, lasting(hello)) != before:
+            self._record([lane_event(name, book.state, book.reason, info=hello)])
+        self._reached_after_all(name, book)
         self.m.stale = True
         handle = self.m.handles[name]
         mine = [a for a in self.m.open.values() if a.lane == name]
@@ -192,12 +226,25 @@ class Roster:
         book.link, book.down_since = {}, None
         if now - self._seen.get(name, -_SEEN_S) >= _SEEN_S:
             self._seen[name] = now
-            self._live.lane(name, {**book.hello, "usage": usage or {}})
+            self._live.lane(name, {**book.hello, "usage": usage or {}, "barred": dict(book.barred)})
             self._tidy(name, now)
         if book.state is LaneState.UNREACHABLE:
-            book.state, book.reason = _reached(book)
-            self._record([_lane_event(name, book.state, book.reason)])
+            book.state, book.reason = reached(book)
+            self._record([lane_event(name, book.state, book.reason)])
             say(f"lane {name} answers again")
+        if name in self._doubted:
+            self._reached_after_all(name, book)
+
+    def doubt(self, name: str) -> None:
+        """Somebody found that the lane cannot be reached: its next word says otherwise."""
+        self._doubted.add(name)
+
+    def _reached_after_all(self, name: str, book: LaneBook) -> None:
+        """The link is there, so what was found below it before is old."""
+        self._doubted.discard(name)
+        events = held_after_all(self.m.journal.conn, book.config) if book.config.remote else []
+        if events:
+            self._record(events)
 
     def trouble(self, name: str, message: str) -> None:
         """The lane was asked and did not answer as it should."""
@@ -262,13 +309,13 @@ class Roster:
         data = {"role": role, "ok": ok, "reason": reason}
         events = [Event(EventKind.ADMITTED, lane=name, data=data)]
         if book is not None:
-            data["place"] = _place(book.config)
+            data["place"] = place(book.config)
             book.admitted = book.admitted | {role} if ok else book.admitted - {role}
-            if book.state is LaneState.QUARANTINED and ok:
+            if book.state in _CLIMBS_BACK and book.reason != GONE and ok:
                 book.state = LaneState.DECLARED
             if book.state not in _KEPT:
-                book.state, book.reason = _reached(book) if name in self._talking else _at_rest(book)
-            events.append(_lane_event(name, book.state, book.reason))
+                book.state, book.reason = reached(book) if name in self._talking else at_rest(book)
+            events.append(lane_event(name, book.state, book.reason))
         self._record(events)
 
     def set_state(self, name: str, state: LaneState, reason: str) -> None:
@@ -277,16 +324,18 @@ class Roster:
         if book is not None and book.reason == GONE and state in (LaneState.UP, LaneState.DRAINING):
             state, reason = book.state, GONE  # as long as nobody declares it, nothing is placed there
         elif book is not None:
-            if state is LaneState.UP:
-                state, reason = _reached(book) if name in self._talking else _at_rest(book)
+            if book.config.remote and book.state in _CLIMBS_BACK and state in (LaneState.UP, LaneState.DRAINING):
+                state, reason = book.state, book.reason
+            elif state is LaneState.UP:
+                state, reason = reached(book) if name in self._talking else at_rest(book)
             book.state, book.reason = state, reason
             if state is not LaneState.DOWN and name not in self.m.handles:
                 self._start(name, book)
-        self.m.record([_lane_event(name, state, reason)])
+        self.m.record([lane_event(name, state, reason)])
 
     def leave(self, name: str) -> None:
         """Have nothing more to do with the lane's machine, unless somebody wants it again already."""
-        self._close(name)
+        self._close(name, "it was taken down while this ran")
         book = self.m.books.get(name)
         if book is not None and book.state is not LaneState.DOWN:
             self._start(name, book)
@@ -308,7 +357,7 @@ class Roster:
         lanes = {e.lane for e in events if e.kind is EventKind.LANE}
         with self.m.journal.transaction() as tx:
             asked = [row for row in lookups.lane_wishes(tx.conn) if row[0] in lanes]
-            tx.extend([*events, *(_wish_event(*row) for row in asked)])
+            tx.extend([*events, *(wish_event(*row) for row in asked)])
         self.m.heard(events)
 
     def _tidy(self, name: str, now: float) -> None:
@@ -319,58 +368,23 @@ class Roster:
 
     def _unreachable(self, name: str, book: LaneBook, message: str, *, quiet: bool = False) -> None:
         book.state, book.reason = LaneState.UNREACHABLE, message
-        self._record([_lane_event(name, book.state, message)])
+        self._record([lane_event(name, book.state, message)])
         if not quiet:
             say(f"lane {name} is out of reach: {message}")
 
     def _start(self, name: str, book: LaneBook) -> None:
         make = RemoteHandle if book.config.remote else LaneHandle
-        handle = self.m.handles[name] = make(self.m.home, book.config, self._inbox)
+        handle = self.m.handles[name] = make(self.m.home, book.config, self.leaving.line(name))
+        self.leaving.follow(handle)
         try:
             handle.start()
         except LabError as error:
             say(f"lane {name}: {error}")
 
-    def _close(self, name: str) -> None:
+    def _close(self, name: str, why: str) -> None:
+        """`why`: for those who are at work with the lane."""
         self._talking.discard(name)
         handle = self.m.handles.pop(name, None)
-        if isinstance(handle, RemoteHandle):
-            handle.close()
-        elif handle is not None:
-            handle.stop()
-
-
-def _at_rest(book: LaneBook) -> tuple[LaneState, str]:
-    """The state of a lane that has not answered yet."""
-    if not book.config.remote:
-        return LaneState.DECLARED, ""
-    if book.roles:
-        return LaneState.UNREACHABLE, "it has not answered yet"
-    return LaneState.DECLARED, NOT_ADMITTED
-
-
-def _place(config: LaneConfig) -> str:
-    """Which machine, and which part of it, the name of a remote lane stands for."""
-    user, port = f"{config.user}@" if config.user else "", f":{config.port}" if config.port else ""
-    return " ".join([*config.prefix, f"{user}{config.host}{port}", config.root])
-
-
-def _reached(book: LaneBook) -> tuple[LaneState, str]:
-    """The state of a lane that answers."""
-    if book.config.remote and not book.roles:
-        return LaneState.DECLARED, NOT_ADMITTED
-    return LaneState.UP, ""
-
-
-def _lane_event(name: str, state: LaneState, reason: str, **more: Any) -> Event:
-    return Event(EventKind.LANE, lane=name, data={"state": str(state), "reason": reason, **more})
-
-
-def _wish_event(name: str, wish: str, reason: str) -> Event:
-    kind = EventKind.DRAIN_ASKED if wish == "drain" else EventKind.RESUME_ASKED
-    return Event(kind, lane=name, data={"reason": reason})
-
-
-def _lasting(hello: Mapping[str, Any]) -> dict[str, Any]:
-    """What an agent says of its machine that does not change by the minute."""
-    return {name: value for name, value in hello.items() if name not in _PASSING}
+        if handle is not None:
+            handle.why_left = why
+            self.leaving.leave(handle)

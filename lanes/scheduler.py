@@ -198,9 +198,9 @@ class Scheduler:
         return self._carry_out(candidates, place(wanted, views, paces, now=self.outlook.clock()), views)
 
     def double(self) -> None:
-        """When nothing waits, free lanes do once more what holds up the end of a sweep."""
-        if not self._queue and not self.m.ending and not self.m.is_crowded():
-            self._doubler.look()
+        """Lanes that nothing waits for do once more what holds up the end of a sweep."""
+        if not self.m.ending and not self.m.is_crowded():
+            self._doubler.look(self._queue)
 
     def _timed(self, number: int, c: _Candidate) -> Wanted:
         """A candidate with the time that it should take."""

@@ -14,21 +14,21 @@ Pure: no clock, no journal. `lanes/outlook.py` feeds it.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lanes.views import Pace
+from lanes.work import Value, Work, work_of
+
+__all__ = ["Estimate", "Speeds", "Work", "work_of"]
 
 _WINDOW = 384  # ends of a kind that are fitted together
 _PASSES, _MOST_PASSES, _STEPS = 3, 30, 2000  # over all terms: fewer where there are many ends
 _AGAIN, _SELDOM = 24, 192  # ends after which a full window is fitted again; when thousands are known already
 _MOST_VALUES = 64  # a parameter with more values is only looked at as a number
-_MOST_AXES = 12
 _NOISE = 0.15**2  # variance of log seconds between equal cells on one lane, before it is known
 _LEAST_NOISE, _MOST_NOISE = 0.03**2, 0.8**2
 _VALUE = 0.5**2  # prior variances: of a value's effect before it is known how much this parameter matters,
@@ -43,44 +43,7 @@ _ODD = 2.5  # standard deviations beyond which an end counts for less
 _MEMORY = 40  # so many ends of old are remembered in a prior: lanes and code change
 _START_S, _STARTS = 0.5, 0.2  # start-up of a lane that has started nothing yet; weight of the newest start
 
-_NUMBERS = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w.])")
-
-Value = tuple[str, str, float | None]  # parameter, its value, its logarithm if it is a positive number
 _Key = tuple[str, str]
-
-
-class Work(NamedTuple):
-    """What is known of a cell before it runs: which kind of work it is, and what may tell how much."""
-
-    family: str
-    axes: tuple[Value, ...] = ()
-
-
-def work_of(kind: str, params: Mapping[str, Any], *, spec: str = "", cores: int = 1, gpus: int = 0) -> Work:
-    """Describe a job or cell for `Speeds`.
-
-    Programs that differ in their words are different kinds of work; the numbers in them are parameters like any others.
-
-    Args:
-        spec: digest of what it shares with the other cells of its submit.
-        cores, gpus: what it is granted.
-    """
-    axes: list[Value] = []
-    words: list[str] = []
-    for path, value in _leaves("", params):
-        if path.startswith(".argv") and isinstance(value, str):
-            found = _NUMBERS.findall(value)
-            words.append(_NUMBERS.sub("#", value) if found else value)
-            axes += [(f"{path}#{i}", *_read(number)) for i, number in enumerate(found)]
-        else:
-            axes.append((path, *_read(value)))
-    del axes[_MOST_AXES:]
-    axes.append(("spec", spec[:16], None))
-    if cores != 1:
-        axes.append(("cores", str(cores), math.log(cores)))
-    device = f" on {gpus} GPU" if gpus else ""
-    program = f" {hashlib.sha256(chr(0).join(words).encode()).hexdigest()[:12]}" if words else ""
-    return Work(f"{kind}{device}{program}", tuple(axes))
 
 
 class Estimate(NamedTuple):
@@ -411,28 +374,3 @@ def _smooth(old: float | None, new: float) -> float:
         return new
     # One slow start says little: it is believed only as far as three times what was usual.
     return old + _STARTS * (min(new, 3 * old + 1.0) - old)
-
-
-def _leaves(path: str, value: Any) -> Iterable[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for name in sorted(value):
-            yield from _leaves(f"{path}.{name}", value[name])
-    elif isinstance(value, (list, tuple)) and (path == ".argv" or len(value) <= 4):
-        for i, item in enumerate(value):
-            yield from _leaves(f"{path}[{i}]", item)
-    else:
-        yield path, value
-
-
-def _read(value: Any) -> tuple[str, float | None]:
-    """A value as a short text, and the logarithm of its size where it has one."""
-    text = str(value)[:64]
-    if isinstance(value, bool) or value is None:
-        return text, None
-    if isinstance(value, (list, tuple)):
-        return f"{len(value)} values", math.log(len(value)) if value else None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return text, None
-    return text, math.log(number) if 0 < number < math.inf else None

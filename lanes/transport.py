@@ -22,6 +22,10 @@ class LinkDown(Exception):
         return self.message
 
 
+class Unreachable(LinkDown):
+    """The network said so (no route, refused, a name that nobody knows): waiting shows nothing more."""
+
+
 class CallTimeout(LinkDown):
     """The link is up, and the answer did not come within the call's own limit."""
 

@@ -10,17 +10,20 @@ done twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.states import JobState
+from lanes import lookups
 from lanes.copies import Alone, second_copies
-from lanes.views import LaneView, Running
+from lanes.views import LaneView, Running, can_ever
 
 if TYPE_CHECKING:
+    from core.spec import Needs
     from lanes.dispatch import Dispatch
     from lanes.flights import Flight
+    from lanes.lookups import Waiting
     from lanes.mirror import Mirror, Spec
     from lanes.outlook import Outlook
     from lanes.sweeps import Sweeps
@@ -37,12 +40,14 @@ class Twins:
     Attributes:
         running: copies that are under way and not recorded, by nonce.
         beaten: nonce -> lane of those that lost; each holds its slot until its lane lets it go.
+        tried: nonces of batches that are or were doubled.
         winners: nonce of a batch that was beaten -> lane of the copy that ended first; until that is recorded.
     """
 
-    running: dict[str, Flight]
-    beaten: dict[str, str]
-    winners: dict[str, str]
+    running: dict[str, Flight] = field(default_factory=dict)
+    beaten: dict[str, str] = field(default_factory=dict)
+    winners: dict[str, str] = field(default_factory=dict)
+    tried: set[str] = field(default_factory=set)
 
     def of(self, nonce: str) -> Flight | None:
         """The copy of the batch `nonce`."""
@@ -59,16 +64,22 @@ class Doubler:
         self.outlook = outlook
         self._next = 0.0
 
-    def look(self) -> None:
-        """Start second copies of what should take much longer where it is. Call it only when nothing waits."""
+    def look(self, queue: Iterable[Waiting]) -> None:
+        """Start second copies of what should take much longer where it is, where nothing else could go.
+
+        Args:
+            queue: jobs of no sweep that wait.
+        """
         now = self.outlook.clock()
         if now < self._next or not self.dispatch.flights or len(self.m.books) < 2:
             return
         self._next = now + _EVERY_S
-        if any(s.placeable for s in self.sweeps.live.values()):
-            return
         views = [v for v in (self.outlook.view(book) for book in self.m.books.values()) if v.open and v.pools]
-        if len(views) < 2 or not any(v.free.cores > 0 for v in views):
+        wanted = self._wanted(queue)
+        contested = {v.name for v in views if any(can_ever(needs, v) is None for needs in wanted)}
+        self.dispatch.end_copies(contested)
+        views = [v for v in views if v.name not in contested]
+        if not any(v.free.cores > 0 for v in views):
             return
         specs: dict[str, tuple[Spec, dict[int, str], list[Alone]]] = {}
         for nonce, flight, alone in self._alone(now, views):
@@ -85,6 +96,15 @@ class Doubler:
                 free = [v for v in free if v.name != placed.lane]  # its view is stale: the next look sees it anew
             views = [v for v in views if v in free or v.name in bars]
 
+    def _wanted(self, queue: Iterable[Waiting]) -> list[Needs]:
+        """What those need that wait for a slot, each sort once."""
+        specs = {job.spec for job in queue}
+        for sweep in self.sweeps.live.values():
+            at_once = sweep.row.at_once
+            if sweep.placeable and (at_once is None or sweep.started < at_once):
+                specs.add(sweep.spec)
+        return [self.m.spec(digest).needs for digest in specs]
+
     def _alone(self, now: float, views: list[LaneView]) -> Iterator[tuple[str, Flight, Alone]]:
         """What runs once, could run twice, and should run for long."""
         for nonce, flight in self.dispatch.flights.items():
@@ -95,11 +115,12 @@ class Doubler:
             if sweep is None or sweep.state is not JobState.RUNNING or sweep.row.at_once is not None:
                 continue
             running = self.outlook.running(nonce)
-            lengths = [self.outlook.length_of(cell) for cell in cells]
-            if running is None or None in lengths:
-                continue
-            left_s = Running(*running, 1).left(now)
+            left_s = 0.0 if running is None else Running(*running, 1).left(now)
             if left_s < _WORTH_S:
+                continue
+            lengths = [self.outlook.length_of(cell) for cell in cells]
+            conn = self.m.journal.conn
+            if None in lengths or lookups.unwanted(conn, flight.spans) or lookups.wishes(conn, flight.spans):
                 continue
             long_s = sum(x.at_most for x in lengths if x is not None)
             needs = self.m.spec(flight.batch.spec_digest).needs

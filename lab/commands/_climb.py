@@ -13,7 +13,8 @@ from core.errors import Exit
 from core.home import Home
 from core.journal import Journal, query
 from core.journal.query import RungRow
-from core.states import JobState
+from core.rungs import step_title, title
+from core.states import JobState, Rung
 from lab import laneask
 from lab.laneask import Answer
 from lab.output import Page, Report, human
@@ -29,7 +30,7 @@ class ClimbReport(Report):
     Attributes:
         answer: None: nobody waited for it.
         live: the rungs were shown as they were climbed.
-        next: what a person would do now.
+        next: what a person would do now; again: the command that climbs once more, when something is mended.
     """
 
     lane: str
@@ -38,6 +39,7 @@ class ClimbReport(Report):
     jobs: Mapping[str, int] = field(default_factory=dict)
     live: bool = False
     next: str = ""
+    again: str = ""
 
     schema = "lab.climb/1"
 
@@ -66,18 +68,38 @@ class ClimbReport(Report):
         if self.answer is None:
             yield f"{self.lane} climbs: `lab lanes -v` shows how far it is"
             if self.jobs:
-                yield page.paint("jobs: " + ", ".join(f"{step} {i}" for step, i in self.jobs.items()), "dim")
+                jobs = ", ".join(f"{step_title(step)} {i}" for step, i in self.jobs.items())
+                yield page.paint(f"jobs: {jobs}", "dim")
             return
         mark = page.mark("ok" if self.answer.ok else "fail")
-        first, *rest = fold(human.clean(self.answer.message), (page.width or 10_000) - 2, page, 8)
+        said = self._in_short(self.answer)
+        first, *rest = fold(human.clean(said or self.answer.message), (page.width or 10_000) - 2, page, 8)
         yield f"{mark} {first}"
         yield from ("  " + line for line in rest)
-        if self.answer.hint and not self.answer.ok:
+        if self.answer.hint and not self.answer.ok and not said:
             yield from (
                 "  " + page.paint(x, "dim") for x in fold(self.answer.hint, (page.width or 10_000) - 2, page, 6)
             )
         elif self.next and page.tty:
             yield page.paint(f"next: {self.next}", "dim")
+
+    def _in_short(self, answer: Answer) -> str:
+        """The end of a climb that failed: which rung, and what next. The rung's own line has said why, and the remedy.
+
+        Empty where no rung says it.
+        """
+        bad = [r for r in in_order(self.rungs) if not r.ok]
+        if answer.ok or not bad:
+            return ""
+        roles = answer.data.get("roles") or {}
+        good, not_for = ([role for role, told in roles.items() if told["ok"] is ok] for ok in (True, False))
+        verdict = f"{self.lane} cannot be admitted"
+        if roles:
+            gets = f"is admitted for {', '.join(good)}, and not" if good else "is not admitted"
+            verdict = f"{self.lane} {gets} for {', '.join(not_for)}"
+        names = ", ".join(title(r.rung, r.role) for r in bad)
+        then = f"`lab lane trust {self.lane}`" if bad[0].rung == Rung.TRUSTED else "mend that"
+        return f"{verdict}: {names} did not hold. {then[0].upper()}{then[1:]}, then `{self.again}`"
 
     def brief(self) -> Iterable[str]:
         if self.answer is None:
@@ -97,6 +119,13 @@ class Shown:
         self._states: dict[int, JobState] = {}
         self._page = Page.of(sys.stderr)
         self._told: dict[tuple[str, str], str] = {}
+        self._begun = False
+
+    def begin(self, lane: str) -> None:
+        """Said once, for the first rung may take a while."""
+        if self.live and not self._begun:
+            self._here.out.remark(self._page.paint(f"looking at {lane}; Ctrl-C stops watching only", "dim"))
+        self._begun = True
 
     def watch(self, jobs: Mapping[str, int]) -> None:
         self._jobs = dict(jobs)
@@ -116,7 +145,7 @@ class Shown:
         steps = {i: step for step, i in self._jobs.items()}
         for job in query.jobs(journal.conn, ids=tuple(steps)):
             if job.state is JobState.RUNNING and self._states.get(job.id) is not job.state:
-                self._here.out.remark(self._page.paint(f"  {steps[job.id]}: job {job.id} runs", "dim"))
+                self._here.out.remark(self._page.paint(f"  {step_title(steps[job.id])}: job {job.id} runs", "dim"))
             self._states[job.id] = job.state
 
     def alone(self) -> None:
@@ -127,6 +156,7 @@ class Shown:
 def watch(here: Session, lane: str, seq: int, shown: Shown, *, timeout_s: float | None = None) -> Answer:
     """Wait for the answer and show the climb. Ctrl-C stops watching only."""
     try:
+        shown.begin(lane)
         return laneask.wait(here.home, seq, progress=shown, timeout_s=timeout_s)
     except KeyboardInterrupt:
         here.out.remark(f"stopped watching; the climb goes on: `lab lanes -v` shows how far {lane} is")

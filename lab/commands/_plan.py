@@ -8,6 +8,7 @@ from typing import Any
 
 from lab.output import Column, Page, Report, human, lay_out
 from lab.output.ranking import ranking
+from lab.output.table import shorten
 from lab.plan import Planned
 
 _LONGEST = 600  # of the parameters: an axis may have a hundred thousand values
@@ -34,7 +35,7 @@ class PlanReport(Report):
         )
         rows = [
             (
-                human.clean(f"{p.kind} {p.name if p.name != p.kind else ''}".strip())[:60],
+                shorten(human.clean(f"{p.kind} {p.name if p.name != p.kind else ''}".strip()), 60, page),
                 p.key[:8],
                 p.lane or "-",
                 _takes(p),
@@ -47,6 +48,8 @@ class PlanReport(Report):
             yield from _details(page, self.planned[0])
             if len(self.planned[0].lanes) > 1:
                 yield ""
+                if self.planned[0].cells:
+                    yield page.paint("Its first cell:", "dim")
                 yield from ranking(page, self.planned[0].lanes)
         for p in self.planned:
             for note in p.notes:

@@ -53,7 +53,9 @@ class SubmitReport(Report):
 
     def _became(self, page: Page, a: Submitted) -> str:
         if a.answer == "cached":
-            return f"{page.mark('ok')} already done (same key): nothing runs; see `lab {self._shows(a.id)} {a.id}`"
+            where = f" on {a.lane}" if a.lane else ""
+            done = f"already done by job {a.id}{where} (same inputs, code and parameters)"
+            return f"{page.mark('ok')} {done}: nothing runs; see `lab {self._shows(a.id)} {a.id}`"
         if a.answer == "queued-already":
             return f"{page.state(a.state)}, the same job is under way: nothing new was submitted"
         if a.answer == "same-key":
@@ -131,6 +133,7 @@ def _json(a: Submitted) -> dict[str, Any]:
         "cached": a.cached,
         "answer": a.answer,
         "message": a.message,
+        "lane": a.lane or None,
     }
     if a.is_sweep:
         body["cells"] = {"total": a.total, "own": a.cells, "done": a.done, "live": a.live}

@@ -38,18 +38,20 @@ def down_(
         alive = True
     if alive:
         _stop(here, kill, seconds)
-    here.out.show(DownReport(alive, kill, running, _open_attempts(here), _open_batches(here)))
+    another = alive and controller_alive(here.home)
+    here.out.show(DownReport(alive, kill, running, _open_attempts(here), _open_batches(here), another))
 
 
 @dataclass(frozen=True)
 class DownReport(Report):
-    """The controller does not run."""
+    """The controller does not run; `another` one may, for which somebody asked meanwhile."""
 
     was_up: bool
     kill: bool
     before: Sequence[Attempt]
     left: Sequence[Attempt]
     batches: Sequence[Batch] = ()
+    another: bool = False
 
     schema = "lab.down/1"
 
@@ -63,6 +65,9 @@ class DownReport(Report):
 
     def text(self, page: Page) -> Iterable[str]:
         yield f"{page.mark('ok')} the controller is down" if self.was_up else "The controller was not running."
+        if self.another:
+            yield "  another one is up, for which somebody asked after that"
+            return
         if self.kill and self.before:
             yield f"  {human.count(len(self.before) - len(self.left), 'attempt')} ended"
         if self.left:
@@ -75,15 +80,24 @@ class DownReport(Report):
             yield f"  {human.count(count, 'cell')} ran in batches: `lab up` takes what they finished, and runs the rest"
 
 
+# It went down as asked, and another one is up.
+_WENT = """SELECT 1 FROM event d WHERE d.seq > ? AND d.kind = 'controller-down' AND d.data ->> '$.why' = 'asked'
+    AND EXISTS(SELECT 1 FROM event u WHERE u.seq > d.seq AND u.kind = 'controller-up')"""
+
+
 def _stop(here: Session, kill: bool, timeout_s: float) -> None:
-    """Ask until it is down: one that is just starting forgets what was asked of the one before it."""
+    """Ask until it is down: one that is just starting forgets what was asked of the one before it.
+
+    One that is up again after it went down as asked is there because somebody wants it.
+    """
     from lanes.start import controller_alive, wake
 
     # Also one of an older version, which `lab up` of a newer one could not talk to.
     with here.asking(migrate=False) as journal:
+        began = int(journal.conn.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()[0])
 
         def down() -> bool:
-            if not controller_alive(here.home):
+            if not controller_alive(here.home) or journal.conn.execute(_WENT, (began,)).fetchone():
                 return True
             said = query.controller(journal.conn)
             ending = said is not None and said[1] is not None

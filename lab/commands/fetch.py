@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from core.states import JobState
 from lab import completion
 from lab.fetching import Fetched, fetch
 from lab.output import Page, Report, human
+from lab.output.job import became
 from lab.selection import one
 from lab.session import session
 
@@ -50,7 +52,14 @@ class FetchReport(Report):
 
     def json(self) -> dict[str, Any]:
         f = self.fetched
-        return {"job": f.job, "attempt": f.attempt, "folder": str(f.folder), "files": list(f.files), "bytes": f.bytes}
+        return {
+            "job": f.job,
+            "attempt": f.attempt,
+            "folder": str(f.folder),
+            "files": list(f.files),
+            "bytes": f.bytes,
+            "state": str(f.state),
+        }
 
     def text(self, page: Page) -> Iterable[str]:
         f = self.fetched
@@ -59,6 +68,9 @@ class FetchReport(Report):
         if len(f.files) > _MOST_NAMES:
             yield page.paint(f"  and {len(f.files) - _MOST_NAMES:,} more", "dim")
         yield f"{human.count(len(f.files), 'file')}, {human.size(f.bytes)}, of job {f.job} in {f.folder}"
+        if f.state is not JobState.SUCCEEDED:
+            left = "this is what its cells left" if f.attempt is None else f"this is what attempt {f.attempt} left"
+            yield page.paint(f"job {f.job} {became(f.state)}: {left}", "warn")
 
     def brief(self) -> Iterable[str]:
         return [str(self.fetched.folder)]

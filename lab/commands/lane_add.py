@@ -14,7 +14,7 @@ from core import cluster, hosts
 from core.cluster import Cluster
 from core.errors import BadInput
 from core.fsio import write_atomic
-from lab import arguments, completion, laneadd, laneask
+from lab import arguments, completion, control, laneadd, laneask
 from lab.output import Page, Report
 from lab.session import Session, session
 
@@ -120,26 +120,31 @@ def add_(
         "about": about,
     }
     path = write(here, name, {k: v for k, v in asked.items() if v is not None})
-    here.out.show(AddReport(name, path, _tell(here, name)))
+    told = _tell(here, name)
+    here.out.show(AddReport(name, path, told, not joined or control.joins_now(here.home)))
 
 
 @dataclass(frozen=True)
 class AddReport(Report):
-    """The lane is declared."""
+    """The lane is declared. `joins`: what it has to do with Ray, it can do now."""
 
     lane: str
     path: Path
     told: bool
+    joins: bool = True
 
     schema = "lab.lane-add/1"
 
     def json(self) -> dict[str, Any]:
-        return {"lane": self.lane, "cluster_file": str(self.path), "controller_told": self.told}
+        said = {"lane": self.lane, "cluster_file": str(self.path), "controller_told": self.told}
+        return {**said, "joins_now": self.joins}
 
     def text(self, page: Page) -> Iterable[str]:
         yield f"{page.mark('ok')} lane {self.lane} is declared in {self.path}"
         if self.told:
             yield "  the controller reads it now"
+        if not self.joins:
+            yield page.paint(f"  {control.NOT_JOINED}", "warn")
         if page.tty:
             yield page.paint(f"next: lab lane trust {self.lane}", "dim")
 

@@ -24,6 +24,6 @@ def drain_(
     """
     if not reason.strip():
         raise BadInput(
-            f"lane {name} is drained for no reason", hint=f'say why: lab lane drain {name} --reason "disk is full"'
+            f"draining lane {name} needs a reason", hint=f'say why: lab lane drain {name} --reason "disk is full"'
         )
     lanewish.ask(session(), EventKind.DRAIN_ASKED, "drain", name, reason.strip())

@@ -28,6 +28,7 @@ def probe_(
     shown = Shown(here)
     answer = watch(here, name, laneask.ask(here.home, name, "probe"), shown, timeout_s=limit)
     then = f"lab lane admit {name}"
-    here.out.show(ClimbReport(name, list(shown.rows.values()), answer, live=shown.live, next=then))
+    rows, again = list(shown.rows.values()), f"lab lane probe {name}"
+    here.out.show(ClimbReport(name, rows, answer, live=shown.live, next=then, again=again))
     if not answer.ok:
         raise typer.Exit(Exit.JOB_FAILED)

@@ -34,17 +34,31 @@ Examples:
 
 @dataclass(frozen=True)
 class ProvisionReport(Report):
-    """What a lane got, or with `plan` would get."""
+    """What a lane got, or with `plan` would get.
+
+    Attributes:
+        kept: bytes of wheels that were packed for it and stay in the folder `wheels`.
+    """
 
     lane: str
     answer: Answer
     plan: bool
+    kept: int = 0
+    wheels: str = ""
 
     schema = "lab.lane-provision/1"
 
     def json(self) -> dict[str, Any]:
         a = self.answer
-        return {"lane": self.lane, "ok": a.ok, "plan": self.plan, "message": a.message, "hint": a.hint, **dict(a.data)}
+        return {
+            "lane": self.lane,
+            "ok": a.ok,
+            "plan": self.plan,
+            "message": a.message,
+            "hint": a.hint,
+            "kept": self.kept,
+            **dict(a.data),
+        }
 
     def text(self, page: Page) -> Iterable[str]:
         a, d = self.answer, self.answer.data
@@ -64,11 +78,13 @@ class ProvisionReport(Report):
         for note in d.get("notes") or ():
             yield page.paint(f"  note: {human.clean(str(note))}", "warn")
         if self.plan and not d.get("there"):
-            yield page.paint(f"{human.clean(a.message)}. Nothing was done.", "dim")
+            yield page.paint(f"{human.clean(a.message)}. Nothing was done on the lane.", "dim")
         else:
             yield f"{page.mark('ok')} {human.clean(a.message)}"
             if page.tty and not self.plan:
                 yield page.paint(f"next: lab lane admit {self.lane}", "dim")
+        if self.kept:
+            yield page.paint(f"{human.size(self.kept)} of wheels were packed and are kept in {self.wheels}", "dim")
 
     def brief(self) -> Iterable[str]:
         return [str(self.answer.data["python"])] if self.answer.ok and self.answer.data.get("python") else []
@@ -101,14 +117,20 @@ def provision_(
         "wheels": str(_there(wheels, "--wheels", folder=True)) if wheels is not None else None,
         "kinds": _known(kinds or []),
     }
+    keep = here.home.path / "wheels"
+    before = _size(keep)
+
+    def report(answer: Answer, planned: bool) -> ProvisionReport:
+        return ProvisionReport(name, answer, planned, max(0, _size(keep) - before), str(keep))
+
     if here.out.people and not plan:
         first = _ask(here, name, {**asked, "plan": True})
         if not first.ok:
-            _end(here, ProvisionReport(name, first, False))
+            _end(here, report(first, False))
         if not first.data.get("there"):
             here.out.remark(f"{human.clean(first.message)}: {_wheels(first.data)}")
     answer = _ask(here, name, {**asked, "plan": plan})
-    _end(here, ProvisionReport(name, answer, plan))
+    _end(here, report(answer, plan))
 
 
 def _end(here: Session, report: ProvisionReport) -> None:
@@ -130,19 +152,34 @@ def _ask(here: Session, name: str, asked: dict[str, Any]) -> Answer:
 @contextlib.contextmanager
 def _shown(here: Session, name: str) -> Iterator[None]:
     """While an answer is waited for: one line on the terminal that says how far it is."""
-    if not here.out.people or not sys.stderr.isatty():
+    if not here.out.people:
         yield
         return
-    over = threading.Event()
-    thread = threading.Thread(target=_draw, args=(here, name, over), daemon=True)
+    over, tty = threading.Event(), sys.stderr.isatty()
+    thread = threading.Thread(target=_draw if tty else _tell, args=(here, name, over), daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join(2)
-        sys.stderr.write("\r\033[K")
-        sys.stderr.flush()
+        if tty:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+
+def _tell(here: Session, name: str, over: threading.Event) -> None:
+    """In a pipe: the one step that may take minutes, once."""
+    from core.fsio import read_json
+
+    file = here.home.lane_root(name) / "provision.json"
+    while not over.wait(0.2):
+        told = read_json(file) or {}
+        word = str(told.get("step") or "").partition(" ")[0]
+        if word in ("packing", "downloading"):
+            count = human.count(int(told.get("of") or 0), "wheel")
+            here.out.remark(f"{word} what is missing of {count}, once; they are kept in {here.home.path / 'wheels'}")
+            return
 
 
 def _draw(here: Session, name: str, over: threading.Event) -> None:
@@ -161,6 +198,13 @@ def _draw(here: Session, name: str, over: threading.Event) -> None:
             last = text
             sys.stderr.write("\r\033[K" + human.clean(text)[: max(20, (Page.of(sys.stderr).width or 80) - 1)])
             sys.stderr.flush()
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files in a folder, which may not be there."""
+    with contextlib.suppress(OSError):
+        return sum(f.stat().st_size for f in folder.iterdir() if f.is_file())
+    return 0
 
 
 def _wheels(data: Any) -> str:

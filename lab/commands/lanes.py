@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import typer
@@ -15,10 +15,13 @@ from core.errors import NotFound
 from core.journal import query
 from core.journal.query import Attempt, Batch, Lane, RungRow
 from core.live import read_lanes
+from core.rungs import title
 from core.states import LaneState
+from lab import control
 from lab.output import Column, Page, Report, human, lay_out
 from lab.output.ladder import compared_lines, in_order, rung_json, rung_lines
 from lab.session import Session, session
+from lanes import switched
 
 _NOT_USED = (LaneState.DOWN, LaneState.QUARANTINED)
 _QUIET_S = 3.0  # a lane that was heard more recently than this is simply there
@@ -45,6 +48,9 @@ class LaneShown:
         live: the newest of live.db: "age_s" since it was heard, "link" while the way to it is down.
         admitted: the roles that it has earned; of this machine those that it is declared for.
         rungs: the newest word on each rung of its ladder.
+        joins: it can join the Ray of the controller that runs.
+        controller: one runs.
+        told: how it is reached is known.
     """
 
     config: LaneConfig
@@ -54,10 +60,19 @@ class LaneShown:
     live: Mapping[str, Any] = field(default_factory=dict)
     admitted: Sequence[str] = ()
     rungs: Sequence[RungRow] = ()
+    joins: bool = True
+    controller: bool = False
+    told: bool = True
 
     @property
     def state(self) -> LaneState:
         return self.known.state if self.known is not None else LaneState.DECLARED
+
+    @property
+    def seen(self) -> str:
+        """Its state as people see it: until the first attempt to connect has failed, it is not out of reach."""
+        begins = self.known is not None and self.known.reason == switched.NOT_YET
+        return "connecting" if begins and self.controller and self.state is LaneState.UNREACHABLE else self.state
 
     @property
     def age_s(self) -> float | None:
@@ -74,6 +89,16 @@ class LaneShown:
     def failed(self) -> RungRow | None:
         """The lowest rung that does not hold."""
         return next((r for r in in_order(self.rungs) if not r.ok), None)
+
+    @property
+    def other(self) -> str:
+        """Why it is not what cluster.yaml says now; empty where it is."""
+        known = self.known.info.get(switched.DECLARED) if self.known is not None else None
+        old = cluster.as_it_was(self.config.name, known) if isinstance(known, dict) else None
+        runs = [f"job {a.job} attempt {a.n}" for a in self.attempts] + ["a batch of cells"] * bool(self.batches)
+        if old is None or not runs or old.remote == self.config.remote:
+            return ""
+        return switched.refusal(old, self.config, runs)
 
     @property
     def trouble(self) -> str:
@@ -140,7 +165,7 @@ def look_up(here: Session, *, verbose: bool = False) -> LanesReport:
     rungs: dict[str, list[RungRow]] = {}
     admitted: dict[str, frozenset[str]] = {}
     live = read_lanes(here.home)
-    alive = controller_alive(here.home)
+    alive, joins = controller_alive(here.home), control.joins_now(here.home)
     try:
         with here.reading() as journal:
             known = {lane.name: lane for lane in query.lanes(journal.conn)}
@@ -165,11 +190,20 @@ def look_up(here: Session, *, verbose: bool = False) -> LanesReport:
             live.get(name, {}) if alive else {},  # ages that nobody brings up to date say nothing
             [r for r in config.roles if r in has],
             rungs.get(name, []),
+            joins or config.transport != "joined",
+            alive,
         )
 
     shown = [one(c, known.pop(c.name, None)) for c in declared.lanes]
-    shown += [one(LaneConfig(name, about="no longer in cluster.yaml"), lane) for name, lane in known.items()]
+    shown += [replace(one(_gone(lane), lane), told=switched.DECLARED in lane.info) for lane in known.values()]
     return LanesReport(shown, alive, str(declared.path or ""), verbose)
+
+
+def _gone(lane: Lane) -> LaneConfig:
+    """What is known of a lane that cluster.yaml has no longer."""
+    told = lane.info.get(switched.DECLARED)
+    old = cluster.as_it_was(lane.name, told) if isinstance(told, dict) else None
+    return replace(old or LaneConfig(lane.name), about="no longer in cluster.yaml")
 
 
 def _row(page: Page, lane: LaneShown) -> tuple[str, ...]:
@@ -179,17 +213,21 @@ def _row(page: Page, lane: LaneShown) -> tuple[str, ...]:
     wish = {"drain": "drain asked", "resume": "resume asked"}.get(
         (lane.known.wish or "") if lane.known is not None else "", ""
     )
-    reason = lane.known.reason if lane.known is not None else ""
+    reason = lane.known.reason if lane.known is not None and lane.seen != "connecting" else ""
     failed = lane.failed
-    climbed = f"{failed.rung}: {failed.data.get('message') or ''}" if failed is not None and config.remote else ""
+    climbed = (
+        f"{title(failed.rung, failed.role)}: {failed.data.get('message') or ''}"
+        if failed is not None and config.remote
+        else ""
+    )
     # Who decided something about a lane gave a reason for it; else what is wrong with the way to it says more.
     decided = reason if lane.state in _NOT_USED else ""
-    said = "; ".join(p for p in (wish, decided or lane.trouble or reason) if p) or climbed or config.about
+    said = "; ".join(p for p in (wish, lane.other or decided or lane.trouble or reason) if p) or climbed or config.about
     heard = lane.age_s if lane.state not in (LaneState.DECLARED, *_NOT_USED) or lane.link else None
     return (
         config.name,
-        page.state(lane.state),
-        config.transport,
+        page.state(lane.seen),
+        config.transport if lane.told else "",
         str(config.cores or info.get("cores") or ""),
         human.size(memory * 1048576) if memory else "",
         str(gpus) if gpus else "",
@@ -224,6 +262,7 @@ def _details(page: Page, lane: LaneShown) -> Iterable[str]:
         "meant for": ", ".join(config.roles) if config.remote else "",
         "admitted": (", ".join(lane.admitted) or "for nothing yet") if config.remote else "",
         "link": _link(lane) if config.remote else "",
+        "not joined": "" if lane.joins else control.NOT_JOINED,
         "offers": ", ".join(config.resources),
         "machine": ", ".join(str(info[k]) for k in ("hostname", "platform", "python") if info.get(k)),
         "gpus": ", ".join(str(g.get("name", g)) if isinstance(g, dict) else str(g) for g in info.get("gpus") or ()),
@@ -234,7 +273,7 @@ def _details(page: Page, lane: LaneShown) -> Iterable[str]:
         ),
         "reason": lane.known.reason if lane.known is not None else "",
     }
-    yield f"{page.paint(config.name, 'head')}  {page.state(lane.state)}"
+    yield f"{page.paint(config.name, 'head')}  {page.state(lane.seen)}"
     for name, text in facts.items():
         if text:
             yield f"    {page.paint(name.ljust(10), 'dim')}  {human.clean(text)}"
@@ -268,7 +307,7 @@ def _json(lane: LaneShown) -> dict[str, Any]:
         "state": str(lane.state),
         "reason": lane.known.reason if lane.known is not None else "",
         "wish": lane.known.wish if lane.known is not None else None,
-        "transport": config.transport,
+        "transport": config.transport if lane.told else None,
         "host": config.host,
         "roles": list(config.roles),
         "resources": list(config.resources),
@@ -280,9 +319,10 @@ def _json(lane: LaneShown) -> dict[str, Any]:
             "refused": lane.link.get("refused"),
             "address": lane.link.get("address"),
         },
+        "joins_now": lane.joins if config.transport == "joined" else None,
         "ladder": [rung_json(r, now) for r in in_order(lane.rungs)],
         "about": config.about,
-        "found": lane.known.info if lane.known is not None else {},
+        "found": {k: v for k, v in lane.known.info.items() if k != switched.DECLARED} if lane.known is not None else {},
         "attempts": [{"job": a.job, "n": a.n, "state": str(a.state), "grant": a.grant} for a in lane.attempts],
         "batches": [{"dir": b.dir, "cells": _cells(b), "grant": b.grant} for b in lane.batches],
     }

@@ -221,7 +221,7 @@ def _choices(conn: sqlite3.Connection, wanted: _Wanted, *, whole: bool) -> tuple
     jobs = chosen(conn, ids) if wanted.ids else None
     names = [wanted.table] if wanted.table is not None else tables_of(conn, jobs)
     if not names:
-        raise nothing(conn, None, jobs)
+        raise _no_tables(conn, ids) or nothing(conn, None, jobs)
     main = main_table(conn, ids, names) if len(names) > 1 and not whole else None
     others = [n for n in names if n != main] if main is not None else []
     names = [main] if main is not None else names
@@ -253,6 +253,20 @@ def _choices(conn: sqlite3.Connection, wanted: _Wanted, *, whole: bool) -> tuple
         for name in names
     ]
     return choices, others
+
+
+def _no_tables(conn: sqlite3.Connection, ids: Sequence[int]) -> NotFound | None:
+    """That one job succeeded and wrote none; None where something else is the matter."""
+    from core.journal import query
+    from core.states import JobState
+    from lab.evidence import discarded_at
+
+    job = query.job(conn, ids[0]) if len(ids) == 1 else None
+    if job is None or job.is_sweep or job.state is not JobState.SUCCEEDED or discarded_at(conn, job.id) is not None:
+        return None
+    return NotFound(
+        f"job {job.id} ({job.kind}) has no tables", hint=f"`lab logs {job.id}` and `lab fetch {job.id}` show the rest"
+    )
 
 
 def _first(some: Sequence[str], all_: Sequence[str]) -> list[str]:

@@ -14,9 +14,9 @@ import typer
 from core.errors import BadInput
 from core.journal import Journal, query
 from core.journal.query import Job
-from core.live import LiveAttempt, read_attempts
 from core.states import TERMINAL_JOB_STATES, JobState
 from lab import arguments, completion, selection
+from lab.beside import Beside
 from lab.folded import Folded, cell_counts, cell_name, fold
 from lab.output import Page, Report
 from lab.output import job as look
@@ -243,11 +243,12 @@ def look_up(here: Session, journal: Journal, wanted: Wanted) -> Report:
             job = query.job(conn, wanted.ids[0])
             if job.is_sweep:
                 return SweepReport(_sweep_card(conn, job), controller_alive(here.home))
-            return CardReport(_card(here, conn, job), controller_alive(here.home))
+            return CardReport(_card(here, conn, query.with_attempts(conn, [job])[0]), controller_alive(here.home))
         counts, cells = query.counts(conn, top=True), cell_counts(conn)
         jobs, omitted = _choose(conn, wanted, counts, here.out.page.tty)
-        live = read_attempts(here.home) if any(j.state is JobState.RUNNING for j in jobs) else {}
-        shown = [_shown(conn, j, live) for j in jobs]
+        jobs = query.with_attempts(conn, jobs)
+        news = Beside.read(here.home, conn, jobs)
+        shown = [_shown(conn, j, news) for j in jobs]
     finally:
         conn.execute("ROLLBACK")
     return StatusReport(shown, counts, cells, omitted, controller_alive(here.home), wanted.filtered)
@@ -311,13 +312,13 @@ def _screen(tty: bool) -> int:
     return max(10, shutil.get_terminal_size((80, 24)).lines - 7)
 
 
-def _shown(conn: sqlite3.Connection, job: Job, live: Mapping[tuple[int, int], LiveAttempt]) -> Shown:
+def _shown(conn: sqlite3.Connection, job: Job, news: Beside) -> Shown:
     waits: tuple[int, ...] = ()
     if job.state in (JobState.QUEUED, JobState.HELD):
         waits = tuple(j.id for _cond, j in query.dependencies(conn, job.id) if not j.state.terminal)
     if job.is_sweep:
         return Shown(job, waits=waits, folded=fold(conn, job))
-    return Shown(job, live.get((job.id, job.attempts)) if job.state is JobState.RUNNING else None, waits)
+    return Shown(job, news.live_of(job), waits, away=news.away_of(job))
 
 
 def _cells(here: Session, conn: sqlite3.Connection, wanted: Wanted) -> CellsReport:
@@ -327,15 +328,15 @@ def _cells(here: Session, conn: sqlite3.Connection, wanted: Wanted) -> CellsRepo
     job = query.job(conn, wanted.ids[0])
     query.sweep(conn, job.id)
     limit = wanted.limit or (0 if wanted.states else _screen(here.out.page.tty))
-    found = query.cells(conn, job.id, states=wanted.states, limit=limit or None)
+    found = query.with_attempts(conn, query.cells(conn, job.id, states=wanted.states, limit=limit or None))
     folded = fold(conn, job)
     total = sum(folded.of(s) for s in wanted.states) if wanted.states else folded.total
-    live = read_attempts(here.home) if any(j.state is JobState.RUNNING for j in found) else {}
-    return CellsReport(job, [_shown(conn, j, live) for j in found], total - len(found), folded)
+    news = Beside.read(here.home, conn, found)
+    return CellsReport(job, [_shown(conn, j, news) for j in found], total - len(found), folded)
 
 
 def _sweep_card(conn: sqlite3.Connection, job: Job) -> SweepCard:
-    shown = _shown(conn, job, {})
+    shown = _shown(conn, job, Beside())
     assert shown.folded is not None
     sweep = shown.folded.sweep
     tables = conn.execute(
@@ -353,9 +354,8 @@ def _sweep_card(conn: sqlite3.Connection, job: Job) -> SweepCard:
 
 
 def _card(here: Session, conn: sqlite3.Connection, job: Job) -> Card:
-    live = read_attempts(here.home) if job.state is JobState.RUNNING else {}
     return Card(
-        _shown(conn, job, live),
+        _shown(conn, job, Beside.read(here.home, conn, [job])),
         query.spec_of(conn, job.spec),
         query.attempts(conn, job.id),
         query.parts(conn, job_id=job.id),

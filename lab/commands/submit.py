@@ -158,8 +158,8 @@ def submit_(
         list[str] | None,
         typer.Option("--resource", metavar="NAME", help="An exclusive resource of the lane.", rich_help_panel=_NEEDS),
     ] = None,
-    lane: Annotated[
-        str | None,
+    lanes: Annotated[
+        list[str] | None,
         typer.Option(
             "--lane", metavar="LANE", help="Only this lane.", autocompletion=completion.lanes, rich_help_panel=_NEEDS
         ),
@@ -295,7 +295,7 @@ def submit_(
     same is true of each cell of a sweep.
     """
     here = session()
-    needs = {"cores": cores, "gpus": gpus, "lane": lane, "role": role, "resources": resource or None}
+    needs = {"cores": cores, "gpus": gpus, "lane": _one_lane(lanes), "role": role, "resources": resource or None}
     limits = {"time_s": _seconds(time_limit, "--time-limit"), "grace_s": _seconds(grace, "--grace")}
     params = arguments.parameters(kind or "", sets, words)
     axes = read_axes(grid)
@@ -342,11 +342,24 @@ def _requests(request: Request, file: Path | None, sweep: Path | None) -> list[R
         if not request.kind:
             hint = "such as `lab submit parity`, or `lab submit command -- python train.py`"
             raise BadInput("no kind was given", hint=hint)
+        if request.kind == "command" and request.grid is None and not request.params.get("argv"):
+            hint = "put the program after --, such as `lab submit command -- python train.py`"
+            raise BadInput("kind command was given no program", hint=hint)
         return [request]
     if request != Request("") or (file is not None and sweep is not None):
         what = "a job's own options" if request != Request("") else "--sweep"
         raise BadInput(f"{option} was given together with {what}", hint="put them into the file")
     return read_jobs(path) if file is not None else [read_sweep(path)]
+
+
+def _one_lane(given: list[str] | None) -> str | None:
+    names = list(dict.fromkeys(given or ()))
+    if len(names) > 1:
+        raise BadInput(
+            f"--lane names {' and '.join(names)}, and a job runs on one lane",
+            hint="give one; without --lane it goes where it should be done first",
+        )
+    return names[0] if names else None
 
 
 def _grid(axes: Axes, zips: list[str] | None, exclude: list[str] | None, params: Mapping[str, Any]) -> Grid | None:

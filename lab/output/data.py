@@ -21,6 +21,7 @@ _MOST_ROWS = 100
 _TEXT = 40
 _ORIGIN = ("job", "attempt", "lane", "key")
 _HEADLINE = b"lab.headline"
+_VERDICTS = ("verdict", "ok", "passed", "status")
 _CONSTANT_FROM = 3  # with fewer rows, that a column is the same everywhere says little
 
 
@@ -73,14 +74,14 @@ def _fit(page: Page, names: Sequence[str], texts: dict[str, list[str]]) -> list[
     """Those columns, in order, for which there is room; a long one does not keep out a short one behind it."""
     if page.width is None:
         return list(names)
-    out: list[str] = []
+    out: set[str] = set()
     left = page.width + 2
-    for name in names:
+    for name in sorted(names, key=lambda n: n not in _VERDICTS):  # what it came to must not give way to what it was
         wide = max(cells(name), *(cells(t) for t in texts[name]), 1) + 2
         if wide <= left or not out:
-            out.append(name)
+            out.add(name)
             left -= wide
-    return out
+    return [n for n in names if n in out]
 
 
 def _aside(page: Page, text: str) -> Iterable[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core.journal.query import Attempt, Job, Part
@@ -14,7 +14,7 @@ from core.states import Cause, JobState
 from lab.folded import Folded
 from lab.output import human
 from lab.output.page import Page
-from lab.output.table import Column, fold, lay_out
+from lab.output.table import Column, fold, lay_out, shorten
 
 # A heartbeat older than this is worth a word (it moves twice a second).
 _SILENT_S = 10.0
@@ -41,12 +41,14 @@ class Shown:
     Attributes:
         waits: ids of unfinished jobs that it comes after.
         folded: of a sweep: how its cells are.
+        away: it runs on a lane that cannot be reached now: what that means.
     """
 
     job: Job
     live: LiveAttempt | None = None
     waits: Sequence[int] = ()
     folded: Folded | None = None
+    away: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def table(page: Page, shown: Sequence[Shown], now: float) -> list[str]:
         rows.append(
             (
                 str(job.id),
-                label(job)[:60],
+                shorten(label(job), 60, page),
                 page.state(job.state),
                 job.lane or "",
                 human.age(job.submitted, now),
@@ -86,10 +88,23 @@ def table(page: Page, shown: Sequence[Shown], now: float) -> list[str]:
 
 
 def run_time(job: Job, now: float) -> float | None:
-    """Seconds from the first start to the end, or until now; None for what waits, if only again."""
-    if job.started is None or job.state in (JobState.QUEUED, JobState.HELD):
+    """Seconds of its current or last attempt (see `query.with_attempts`), or until now; of a sweep, of the whole.
+
+    None for what waits, if only again.
+    """
+    begun = job.begun if job.begun is not None else job.started
+    if begun is None or job.state in (JobState.QUEUED, JobState.HELD):
         return None
-    return (job.ended if job.ended is not None else now) - job.started
+    if job.seconds is not None:
+        return job.seconds
+    return (job.ended if job.ended is not None else now) - begun
+
+
+def with_goal(live: LiveAttempt | None, job: Job) -> LiveAttempt | None:
+    """What is live, and where it reports no progress of its own: its step, of the last one that is expected."""
+    if live is None or live.total or live.step is None or not job.last_step:
+        return live
+    return replace(live, done=float(live.step), total=float(job.last_step))
 
 
 def note(s: Shown, *, first: bool = True) -> str:
@@ -107,7 +122,8 @@ def note(s: Shown, *, first: bool = True) -> str:
     if job.attempts > 1 and not (job.reason or "").startswith("attempt "):
         parts.append(f"attempt {job.attempts}")
     if job.state is JobState.RUNNING:
-        parts += progress(live)
+        parts += progress(live, silent=not s.away)
+        parts.append(s.away)
     elif job.state in (JobState.QUEUED, JobState.HELD) and s.waits:
         parts.append("after " + ", ".join(map(str, s.waits[:3])) + (", ..." if len(s.waits) > 3 else ""))
     told = first and s.folded is not None and s.folded.first is not None and job.state is JobState.FAILED
@@ -117,6 +133,13 @@ def note(s: Shown, *, first: bool = True) -> str:
     if job.undeclared:
         parts.append("read undeclared files")
     return human.clean("; ".join(p for p in parts if p))
+
+
+def became(state: JobState) -> str:
+    """What is said of a job in this state: `failed`, `was cancelled`, `is queued`."""
+    if state in (JobState.SUCCEEDED, JobState.FAILED):
+        return str(state)
+    return f"was {state}" if state in (JobState.CANCELLED, JobState.SKIPPED) else f"is {state}"
 
 
 def only_counts(sweep: Job) -> bool:
@@ -138,8 +161,14 @@ def why(job: Job) -> str:
     return f"{job.cause}: {reason}" if reason and reason != job.cause else job.cause
 
 
-def progress(live: LiveAttempt | None) -> list[str]:
-    """How far a running attempt is."""
+def away(lane: str, age_s: float | None) -> str:
+    """What it means for a running job that its lane is out of reach. `age_s`: since the lane was heard, if known."""
+    since = f" for {human.span(age_s)}" if age_s is not None else ""
+    return f"{lane} unreachable{since}, it may well run on; `lab lane down {lane}` requeues it"
+
+
+def progress(live: LiveAttempt | None, *, silent: bool = True) -> list[str]:
+    """How far a running attempt is. `silent`: also that nothing was heard of it, where nothing else says so."""
     if live is None:
         return []
     out = []
@@ -152,7 +181,7 @@ def progress(live: LiveAttempt | None) -> list[str]:
         out.append("setting up")
     if live.note:
         out.append(live.note)
-    if live.age_s is not None and live.age_s > _SILENT_S:
+    if silent and live.age_s is not None and live.age_s > _SILENT_S:
         out.append(f"no heartbeat for {human.span(live.age_s)}")
     return out
 

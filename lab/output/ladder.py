@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from core.journal.query import RungRow
+from core.rungs import title
 from core.states import Rung
 from lab.output import human
 from lab.output.page import Page
 from lab.output.table import fold
 
 _ORDER = [str(rung) for rung in Rung]
-_TITLES = {("smoke", "train"): "first epoch", ("smoke", "sweep"): "pooled cells", ("smoke", ""): "first step"}
 WIDE = 13
 _LINES = 6
 _COMPARED = {"cores": "cores", "memory_mb": "memory", "gpus": "GPUs", "resources": "offers"}
@@ -22,11 +22,6 @@ _COMPARED = {"cores": "cores", "memory_mb": "memory", "gpus": "GPUs", "resources
 def in_order(rows: Iterable[RungRow]) -> list[RungRow]:
     """Lowest rung first; what is of one role behind what is of all."""
     return sorted(rows, key=lambda r: (_ORDER.index(r.rung) if r.rung in _ORDER else 99, r.role != "", r.role))
-
-
-def title(rung: str, role: str) -> str:
-    """How people call a rung."""
-    return _TITLES.get((rung, role)) or (f"{rung} ({role})" if role else rung)
 
 
 def rung_lines(page: Page, row: RungRow, *, indent: int = 0, age: bool = False) -> list[str]:

@@ -36,6 +36,7 @@ _STATES = {
     "skipped": ("↷", "/", "dim"),
     "up": ("●", "*", "good"),
     "declared": ("○", "o", "dim"),
+    "connecting": ("◌", "~", "dim"),
     "unreachable": ("?", "?", "warn"),
     "draining": ("‖", "=", "warn"),
     "quarantined": ("✗", "x", "bad"),

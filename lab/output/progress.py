@@ -22,6 +22,7 @@ Sweeps = Mapping[int, Folded]
 
 _MOST_BARS = 6
 _BAR, _LABEL = 20, 26
+_NAME = 60  # of a job, in a line of its own
 _COUNTS_S = 10.0  # how often a pipe is told how far a sweep is
 
 
@@ -66,7 +67,7 @@ class _Lines(Follower):
                 self._known[job.id] = state
                 where = f" on {job.lane}" if job.lane else ""
                 again = f" (attempt {job.attempts})" if job.attempts > 1 else ""
-                self._out.remark(f"{job.id}  {job.state}{where}{again}")
+                self._out.remark(f"{_who(job)}  {job.state}{where}{again}")
             if job.id in folded and not job.state.terminal:
                 self._counts(job, folded[job.id])
 
@@ -76,8 +77,15 @@ class _Lines(Follower):
         if job.id not in self._told or (said != before and time.monotonic() - at >= _COUNTS_S):
             if job.id in self._told:
                 left = sweeps.pace(f)
-                self._out.remark(f"{job.id}  {said}" + (f"; {left}" if left else ""))
+                self._out.remark(f"{_who(job)}  {said}" + (f"; {left}" if left else ""))
             self._told[job.id] = (time.monotonic(), said)
+
+
+def _who(job: Job) -> str:
+    """Which job, in a log that may be read days later: what it is, its number, its name."""
+    name = look.label(job)
+    short = name if len(name) <= _NAME else name[: _NAME - 3] + "..."
+    return f"{'sweep' if job.is_sweep else 'job'} {job.id} {short}"
 
 
 class _Bars(Follower):
@@ -116,7 +124,7 @@ class _Bars(Follower):
             if job.id in folded:
                 self._sweep(job, folded[job.id])
             else:
-                self._one(job, live.get((job.id, job.attempts)))
+                self._one(job, look.with_goal(live.get((job.id, job.attempts)), job))
 
     def _sweep(self, job: Job, f: Folded) -> None:
         parts = [] if job.state is JobState.RUNNING else [str(job.state)]

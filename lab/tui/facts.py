@@ -124,6 +124,7 @@ class LaneFact:
     device: str = ""
     heard_s: float | None = None  # since it was last heard of
     usage: Usage = field(default_factory=Usage)
+    silent: str = ""  # until when, and what for, nothing is to be heard of it
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from core.home import Home
 from core.states import JobState
+from lab.output import job as look
 from lab.tui.facts import JournalFacts, Snapshot, Want
 from lab.tui.looking import Depth, Lanes, LiveNews
 from lab.tui.reading import JournalReader
@@ -39,7 +40,7 @@ class Looker:
         now = self._clock()
         for job in facts.jobs:
             if job.state is JobState.RUNNING:
-                news = live.get((job.id, job.attempts))
+                news = look.with_goal(live.get((job.id, job.attempts)), job)
                 if job.is_sweep and job.id in facts.sweeps:
                     self._paces.note(job.id, now, float(facts.sweeps[job.id].ended))
                 elif news is not None and news.done is not None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.states import LaneState
 from lab.output import human
 from lab.output import job as look
 from lab.tui import clean
-from lab.tui.facts import Holding, LaneFact, Snapshot
+from lab.tui.facts import Holding, LaneFact, Snapshot, Usage
 from lab.tui.model import FRESH_S, rate
 from lab.tui.reading import MINUTE
+from lanes.switched import NOT_YET
 
 _LINKED = (LaneState.UP, LaneState.DRAINING)
 _LONG_S = 60.0
@@ -54,18 +55,22 @@ def _lane_row(snapshot: Snapshot, lane: LaneFact, held: list[Holding], labels: M
     heard = min(ages) if ages and lane.state is not LaneState.DECLARED else None
     if heard is not None and heard > _LONG_S and snapshot.controller_alive and lane.state in _LINKED:
         heard = None  # the controller, which knows, says that it answers; only nobody wrote down when
+    silent = lane.state in (LaneState.UNREACHABLE, LaneState.DOWN)
+    if silent:
+        lane = replace(lane, usage=Usage())  # what was measured before it fell silent says nothing of now
     cores = sum(h.cores for h in held)
     if lane.cores:
         cores = min(cores, lane.cores)  # a batch that waits at a worker for the one before it holds no slot of its own
     gpus = sum(h.gpus for h in held)
     slots = f"{cores}/{lane.cores}" if lane.cores else str(cores) if cores else ""
     wish = {"drain": "drain asked", "resume": "resume asked"}.get(lane.wish or "", "")
-    said = "; ".join(p for p in (wish, lane.reason) if p)
-    memory, memory_said = _memory(snapshot, lane, held)
+    said = "; ".join(p for p in (wish, lane.silent or lane.reason) if p and p != NOT_YET)
+    memory, memory_said = _memory(snapshot, lane, held) if not silent else (None, "")
+    begins = lane.state is LaneState.UNREACHABLE and lane.reason == NOT_YET and snapshot.controller_alive
     use = lane.usage
     return LaneRow(
         name=clean.one_line(lane.name),
-        state=str(lane.state),
+        state="connecting" if begins else str(lane.state),
         link=human.span(heard)
         if heard is not None and heard < 60
         else human.age(snapshot.at - heard, snapshot.at)

@@ -20,7 +20,7 @@ from core.errors import LabError
 from core.home import Home
 from core.journal import query
 from core.journal.query import Job
-from core.live import LiveAttempt, metric_rows, read_attempts, read_lanes
+from core.live import LiveAttempt, metric_rows, read_attempts, read_lanes, silence
 from core.states import JobState, LaneState
 from lab.tui import clean
 from lab.tui.facts import Detail, JournalFacts, LaneFact, SweepFact, Usage
@@ -128,6 +128,7 @@ class Lanes:
                     str(found.get("platform") or ""),
                     probe.get("age_s"),
                     usage,
+                    silence(probe),
                 )
             )
         for name, (state, reason, wish, info) in known.items():
@@ -217,7 +218,7 @@ class Depth:
             return self._row[1] if self._row is not None and self._row[1].job.id == job_id else None
         if self._row is None or self._row[0] != (job_id, version):
             try:
-                job = query.job(conn, job_id)
+                job = query.with_attempts(conn, [query.job(conn, job_id)])[0]
                 attempts = tuple(query.attempts(conn, job_id)[-50:])
                 batch = query.batch_of(conn, job_id) if job.sweep is not None or job.pooled else None
             except (LabError, sqlite3.Error):

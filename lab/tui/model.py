@@ -144,7 +144,7 @@ def job_rows(snapshot: Snapshot, choices: Choices) -> tuple[JobRow, ...]:
 
 
 def _job_row(snapshot: Snapshot, job: Job, *, cell: bool = False) -> JobRow:
-    live = snapshot.live.get((job.id, job.attempts)) if job.state is JobState.RUNNING else None
+    live = look.with_goal(snapshot.live.get((job.id, job.attempts)), job) if job.state is JobState.RUNNING else None
     note, role = _note(snapshot, job, live)
     share = _share(live)
     ended = job.state.terminal
@@ -177,8 +177,13 @@ def _note(snapshot: Snapshot, job: Job, live: LiveAttempt | None) -> tuple[str, 
     silent = live is not None and live.age_s is not None and live.age_s > 2 * FRESH_S
     lane = next((x for x in snapshot.lanes if x.name == job.lane), None) if job.state is JobState.RUNNING else None
     if lane is not None and lane.state in (LaneState.UNREACHABLE, LaneState.DOWN):
-        ago = f", last heard {human.span(live.age_s)} ago" if live is not None and live.age_s is not None else ""
+        age = lane.heard_s if lane.heard_s is not None else live.age_s if live is not None else None
+        if lane.state is LaneState.UNREACHABLE:
+            return look.away(clean.one_line(lane.name), age), "warn"
+        ago = f", last heard {human.span(age)} ago" if age is not None else ""
         return f"lane {clean.one_line(lane.name)} is {lane.state}{ago}", "warn"
+    quiet = lane.silent if lane is not None else ""
+    silent = silent and not quiet
     parts = []
     if live is not None and live.total:
         parts.append(f"{_count(live.done or 0.0)}/{_count(live.total)}")
@@ -188,6 +193,7 @@ def _note(snapshot: Snapshot, job: Job, live: LiveAttempt | None) -> tuple[str, 
         parts.append(live.note)
     if live is not None and silent:
         parts.append(f"no heartbeat for {human.span(live.age_s)}")
+    parts.append(f"{job.lane} is {quiet}" if quiet else "")
     parts.append(look.note(look.Shown(job, None, waits)))
     said = clean.one_line("; ".join(p for p in parts if p))
     if job.state is JobState.FAILED:
@@ -273,6 +279,10 @@ def _step(live: LiveAttempt | None) -> str:
 
 
 def _job_eta(snapshot: Snapshot, job: Job, live: LiveAttempt) -> str:
+    if live.age_s is not None and live.age_s > 2 * FRESH_S:
+        return ""  # of what was not heard lately it would only grow
+    if any(x.name == job.lane and x.state in (LaneState.UNREACHABLE, LaneState.DOWN) for x in snapshot.lanes):
+        return ""
     if not live.total or live.done is None or live.done <= 0:
         return ""
     pace = snapshot.paces.get(job.id)

@@ -42,7 +42,10 @@ CELL_ORDER = (
     JobState.SUCCEEDED,
 )
 
-_LIGHT = "id, state, attempts, coalesce(news, 0), lane, wish, started, priority, cells"
+_LIGHT = (
+    "id, state, attempts, coalesce(news, 0), lane, wish, started, priority, cells, "
+    "(SELECT a.started FROM attempt_state a WHERE a.id = job_state.id * 4096 + job_state.attempts)"
+)
 _T = TypeVar("_T")
 _Light = tuple[Any, ...]
 
@@ -229,7 +232,7 @@ class JournalReader:
         """Read in full what is new or has changed."""
         stale = [i for i, row in light.items() if i not in self._jobs or self._jobs[i][0] != row]
         for some in _chunks(stale):
-            for job in query.jobs(conn, ids=tuple(some)):
+            for job in query.with_attempts(conn, query.jobs(conn, ids=tuple(some))):
                 self._jobs[job.id] = (light[job.id], job)
 
     def _trim(self, used: set[int]) -> None:

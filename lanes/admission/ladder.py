@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from core.rungs import STEPS
 from core.states import Rung
 from lanes.admission import device, environment, jobs, link, outlives, transfer
 from lanes.admission.jobs import Ended
@@ -22,15 +23,6 @@ from lanes.admission.words import (
     title,
 )
 from lanes.transport import LinkDown, LinkRefused, RemoteError
-
-# Names of the ladder's jobs, in the order in which they run -> the rung that each is.
-STEPS: Mapping[str, Place] = {
-    "smoke": (Rung.SMOKE, ""),
-    "train": (Rung.SMOKE, "train"),
-    "cells": (Rung.SMOKE, "sweep"),
-    "parity": (Rung.PARITY, ""),
-    "outlives": (Rung.OUTLIVES, ""),
-}
 
 
 class Ladder:
@@ -105,7 +97,7 @@ class Ladder:
             return jobs.parity(self.access, ended, hostname)
         if name == "cells":
             return jobs.cells(self.access, ended)
-        what = "the first epoch" if name == "train" else "the first step"
+        what = f"the {title(STEPS[name])}"
         return jobs.smoke(self.access, ended, what=what, checkpoint=name == "train", hostname=hostname)
 
     def _returns(self, ids: Mapping[str, int], data: Mapping[str, Any]) -> RungResult:

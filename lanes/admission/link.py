@@ -9,11 +9,12 @@ from typing import Any
 
 from core.states import Rung
 from lanes.admission.words import LINK, Access, RungResult, Tools
-from lanes.transport import CallTimeout, LinkDown, LinkRefused, RemoteError
+from lanes.transport import CallTimeout, LinkDown, LinkRefused, RemoteError, Unreachable
 
 # Words of the transport for what belongs to a rung of the ladder.
 _RUNGS = {"agent": Rung.PYTHON, "owned": Rung.PYTHON, **{str(rung): rung for rung in LINK}}
 _STALE_S = 10.0  # after a knock the old refusal may be told once more before the new try ends
+_SURE = 2  # the network has said so often that nobody is there: believed
 LEAST_PYTHON = (3, 9)
 
 
@@ -47,7 +48,7 @@ def climb(access: Access, tools: Tools) -> tuple[dict[Rung, RungResult], dict[st
 
 def _greet(access: Access, tools: Tools) -> dict[str, Any]:
     """The agent's hello, through a connection that may have to be made first."""
-    tries = access.link().get("tries")
+    tries, told = access.link().get("tries"), 0
     begun = tools.now()
     access.knock()
     while True:
@@ -60,7 +61,13 @@ def _greet(access: Access, tools: Tools) -> dict[str, Any]:
             # What was refused before the knock says nothing: somebody may have mended it.
             if access.link().get("tries") != tries or tools.now() - begun > _STALE_S:
                 raise
-        except LinkDown:
+        except LinkDown as error:
+            now = access.link().get("tries")
+            if isinstance(error, Unreachable) and now != tries:
+                tries, told = now, told + 1
+                if told >= _SURE:
+                    raise
+                access.knock()
             if tools.now() - begun > tools.reach_s:
                 raise
         tools.sleep(tools.poll_s)

@@ -89,10 +89,16 @@ def judge(
         return RungResult(
             False, text, "see what stops programs there (a frozen group, a machine that sleeps)" + again, told
         )
-    if not over and made < _SHARE * closed_s / max(pace_s, 1e-3):
+    few = made < _SHARE * closed_s / max(pace_s, 1e-3)
+    if few and over:
+        # It ended well, but long before the time was over: that shows nothing about the rest of it.
+        text = f"{WHAT} had only {made} steps left when its connections were closed, for {closed_s:.0f} s"
+        return RungResult(False, text, f"lab lane admit {lane}", told)
+    if few:
         text = f"{WHAT} made {made} steps in {closed_s:.0f} s without a connection: the machine slept, or it is starved"
         return RungResult(False, text, "keep it awake while it works" + again, told)
-    text = f"process {before['pid']} went on for {closed_s:.0f} s without any connection, {made} steps without a gap"
+    seen_s = min(closed_s, made * pace_s) if over else closed_s
+    text = f"process {before['pid']} went on for {seen_s:.0f} s without any connection, {made} steps without a gap"
     return RungResult(True, text, evidence=told)
 
 

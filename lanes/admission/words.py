@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from core import rungs
 from core.cluster import ROLES, LaneConfig
 from core.home import Home
 from core.states import Rung
@@ -26,10 +27,6 @@ _OWN: dict[str, tuple[Place, ...]] = {
     "train": ((Rung.SMOKE, "train"),),
     "sweep": ((Rung.SMOKE, "sweep"),),
     "promote": ((Rung.SMOKE, "train"), (Rung.SMOKE, "sweep")),
-}
-_TITLES = {
-    (Rung.SMOKE, "train"): "first epoch",
-    (Rung.SMOKE, "sweep"): "pooled cells",
 }
 
 
@@ -135,5 +132,4 @@ def refusal(role: str, results: Mapping[Place, RungResult]) -> str:
 
 def title(place: Place) -> str:
     """How people call a rung."""
-    rung, role = place
-    return _TITLES.get(place) or (f"{rung} ({role})" if role else str(rung))
+    return rungs.title(*place)

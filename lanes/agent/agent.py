@@ -10,9 +10,7 @@ import contextlib
 import json
 import os
 import re
-import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,10 +22,12 @@ from core.fsio import no_space, safe_join, walk_files, write_atomic, write_json
 from core.rundir import SEALED_FILES, SEALED_FOLDERS, RunDir
 from lanes.agent import FAILPOINTS, failpoint, news, probe, procs, spawn
 from lanes.agent.attempt import RESCAN_S, START_GRACE_S, Attempt, Report
+from lanes.agent.ear import Ear
+from lanes.agent.reserve import Reserve
 from lanes.agent.runner import BOOTSTRAP
 from lanes.agent.safe import read_dict
 from lanes.agent.supervisor import NOTIFY
-from lanes.agent.upload import remove_tree
+from lanes.agent.trees import remove_tree
 from lanes.agent.usage import Usage
 
 READ_LIMIT = 8 << 20
@@ -67,9 +67,9 @@ class Agent:
         self._runs: Dict[str, Attempt] = {}
         self._launched: List["subprocess.Popen[bytes]"] = []
         self._metrics_due = 0.0
-        self._reserved = False
-        self._hold_reserve()
-        self._socket = self._listen(socket_path)
+        self._reserve = Reserve(self.root / RESERVE, RESERVE_BYTES)
+        self._reserve.hold()
+        self._ear = Ear(socket_path, self.root / NOTIFY)
         for file in sorted(self._active.iterdir()):
             path = self._active_path(file.name)
             # What is cut short (the machine died) is passed over: the head has us adopt what it knows of.
@@ -78,9 +78,7 @@ class Agent:
 
     def close(self) -> None:
         """Let go of the socket. Attempts go on."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        self._ear.close()
 
     def hello(self) -> Dict[str, Any]:
         return probe.hello(self.root)
@@ -148,7 +146,7 @@ class Agent:
         """
         deadline = time.monotonic() + wait_s
         cursor = dict(cursor or {})
-        self._hold_reserve()
+        self._reserve.hold()
         while True:
             with self._guard:
                 self._launched = [p for p in self._launched if p.poll() is None]
@@ -171,7 +169,7 @@ class Agent:
                     self._metrics_due = now + METRICS_EVERY_S
                 return {"cursor": new, "reports": reports, "boot_id": self._boot, "usage": self._usage.now()}
             pauses = [deadline - now, RESCAN_S, *(e.look_again_s for _, e in runs)]
-            self._wait(min([*pauses, self._metrics_due - now] if rows else pauses))
+            self._ear.wait(min([*pauses, self._metrics_due - now] if rows else pauses))
 
     def signal(
         self, job: int, attempt: int, action: str, cause: str = "cancelled", grace_s: float = 0.0
@@ -197,7 +195,7 @@ class Agent:
                 reason = "the request cannot be written into the run directory; is its disk full?"
                 return {"ok": False, "known": True, "retry": True, "reason": reason}
         self._call(entry)
-        self._nudge()
+        self._ear.nudge()
         return {"ok": True, "known": True}
 
     def read(self, path: str, offset: int = 0, size: int = READ_LIMIT) -> bytes:
@@ -233,7 +231,7 @@ class Agent:
         """What the head must know to write a spec for this lane: our folder, our socket, our interpreter, its PATH."""
         return {
             "root": str(self.root),
-            "wake": self._socket.getsockname() if self._socket is not None else "",
+            "wake": self._ear.address,
             "path": os.environ.get("PATH") or spawn.DEFAULT_PATH,
             "executable": sys.executable,
         }
@@ -300,12 +298,12 @@ class Agent:
     def tidy(self, jobs: List[int]) -> Dict[str, Any]:
         """Remove what is left of attempts that are not active here and whose job is none of `jobs` (the open ones)."""
         removed = []
-        with contextlib.suppress(OSError):
-            for job in os.listdir(self.root / "attempts"):
-                for attempt in os.listdir(self.root / "attempts" / job):
-                    stays = f"{job}.{attempt}" in self._runs or int(job) in jobs
-                    if not stays and self.remove(int(job), int(attempt))["ok"]:
-                        removed.append([int(job), int(attempt)])
+        for job in _numbers(self.root / "attempts"):
+            for attempt in _numbers(self.root / "attempts" / str(job)) if job not in jobs else []:
+                if f"{job}.{attempt}" not in self._runs:
+                    with contextlib.suppress(OSError):
+                        if self.remove(job, attempt)["ok"]:
+                            removed.append([job, attempt])
         return {"removed": removed}
 
     def _run_path(self, job: int, attempt: int) -> Path:
@@ -330,7 +328,7 @@ class Agent:
                 entry.run.path.mkdir(parents=True, exist_ok=True)
                 write_json(entry.run.stop, entry.wanted, sync=False)
             except OSError as error:
-                if not no_space(error) or not self._give_reserve():
+                if not no_space(error) or not self._reserve.give():
                     return False
             else:
                 entry.wanted = None
@@ -344,25 +342,6 @@ class Agent:
             if runner is not None and entry.held():
                 procs.kill(runner, signal.SIGUSR1)
 
-    def _hold_reserve(self) -> None:
-        if not self._reserved:
-            place = self.root / RESERVE
-            try:
-                # Random: a disk that compresses would hold nothing back for zeros.
-                write_atomic(place, os.urandom(RESERVE_BYTES), sync=False)
-                self._reserved = True
-            except OSError:
-                pass
-
-    def _give_reserve(self) -> bool:
-        """Returns whether there was something to give up."""
-        self._reserved = False
-        try:
-            os.unlink(self.root / RESERVE)
-        except OSError:
-            return False
-        return True
-
     def _runner_env(self, spec: Dict[str, Any]) -> Dict[str, str]:
         env = {name: os.environ[name] for name in spawn.INHERITED if name in os.environ and name != FAILPOINTS}
         if FAILPOINTS in os.environ:
@@ -371,38 +350,13 @@ class Agent:
         env[procs.MARKER] = str(spec["marker"])
         return env
 
-    def _listen(self, path: Union[str, Path, None]) -> Optional[socket.socket]:
-        if path is None:
-            return None
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        sock.setblocking(False)
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            sock.bind(str(path))
-            write_atomic(self.root / NOTIFY, str(path), sync=False)
-        except OSError:
-            sock.close()
-            return None
-        return sock
 
-    def _nudge(self) -> None:
-        """Have a poll that waits in another thread look again."""
-        if self._socket is not None:
-            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
-                s.setblocking(False)
-                s.sendto(b"look", self._socket.getsockname())
-
-    def _wait(self, seconds: float) -> None:
-        sock = self._socket
-        if sock is None:
-            time.sleep(min(seconds, 0.1))
-            return
-        with contextlib.suppress(OSError, ValueError):
-            if select.select([sock], [], [], seconds)[0]:
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        sock.recv(256)
+def _numbers(folder: Path) -> List[int]:
+    """Names in a folder that are numbers as we write them. Whatever else lies there is not ours."""
+    try:
+        return sorted(int(name) for name in os.listdir(folder) if re.fullmatch("0|[1-9][0-9]{0,17}", name))
+    except OSError:
+        return []
 
 
 def _remove_all(folder: Path) -> None:

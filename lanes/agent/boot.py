@@ -43,6 +43,7 @@ def main():
             raise Refusal("python", "not-posix", version, sys.executable or "")
         root = make_root(settings["root"])
         code = os.path.join(root, "agent", settings["sha"])
+        note_use(code)
         if tree_digest(code) != settings["sha"]:
             say(out, {"need": settings["sha"], "python": version})
             keep_code(code, settings["sha"], *hear())
@@ -80,6 +81,15 @@ def make_root(path):
     if not os.access(root, os.W_OK | os.X_OK):
         raise Refusal("agent", "root", "%s cannot be written" % root, "")
     return root
+
+
+def note_use(code):
+    # type: (str) -> None
+    """Versions that nobody has used for long are removed (see lanes.agent.leftovers): from now on this one is not."""
+    try:
+        os.utime(code, None)
+    except OSError:
+        pass  # it is not there yet
 
 
 def keep_code(place, sha, about, blob):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from core.fsio import fsync_dir, no_space
-from lanes.agent import pythons
+from lanes.agent import envtrim, pythons
 from lanes.agent.envmake import MARKER, CannotMake, make
 from lanes.agent.safe import read_dict
 
@@ -29,10 +29,12 @@ class Environments:
 
     Args:
         base: the lane's root folder.
+        root: the agent's own folder in it.
     """
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, root: Optional[Path] = None) -> None:
         self._folder = Path(base) / "env"
+        self._root = root
         self._guard = threading.Lock()
         self._states: Dict[str, Dict[str, Any]] = {}
         self._closing = threading.Event()
@@ -44,6 +46,19 @@ class Environments:
     def env_bases(self, asked: Optional[str] = None) -> List[Dict[str, Any]]:
         """The interpreters from which an environment could be made (see `pythons.find`)."""
         return pythons.find(asked)
+
+    def env_wanted(self, named: List[str]) -> Dict[str, Any]:
+        """The head starts attempts with these interpreters: while it says so, their environments stay.
+
+        Returns:
+            {"ok": False} when that could not be written down (the disk is full).
+        """
+        try:
+            if self._root is not None:
+                envtrim.tell(self._root, [str(n) for n in named])
+        except OSError:
+            return {"ok": False}
+        return {"ok": self._root is not None}
 
     def env_look(self, python: str, names: List[str]) -> Dict[str, Any]:
         """What is installed beside an interpreter.
@@ -62,6 +77,7 @@ class Environments:
         found = read_dict(place / MARKER)
         if found.get("digest") != digest:
             return None
+        envtrim.touch(place)
         try:
             pythons.ask(str(place / "bin" / "python"))
         except pythons.BadPython:

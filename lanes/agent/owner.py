@@ -25,6 +25,7 @@ from lanes.agent.safe import read_dict
 OWNER = "owner.json"
 OWNER_LOCK = "owner.lock"
 AGENT_LOCK = "agent.lock"
+CODE = Path(__file__).resolve().parents[2].name  # on a lane: the digest of the code that this process runs
 POLITE_S = 1.5  # from the request to leave to SIGKILL
 LOCK_WAIT_S = 8.0
 
@@ -91,7 +92,7 @@ def claim(root: Path, *, home: str, head: str, lane: str, take: bool) -> Claim:
     if owner.get("home") not in (None, "", home):
         for lock in _locks_of_others(root, home):
             os.close(_lock(lock, {}, above=epoch))
-    _lock(agent_root / AGENT_LOCK, {"home": home, "epoch": epoch}, above=epoch)
+    _lock(agent_root / AGENT_LOCK, {"home": home, "epoch": epoch, "code": CODE}, above=epoch)
     return Claim(root, home, lane, epoch)
 
 

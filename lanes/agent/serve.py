@@ -28,9 +28,10 @@ from lanes.agent.safe import clean
 PARTS = (
     ("lanes.agent.store", "Store", ("base",)),
     ("lanes.agent.probe", "Probes", ("root",)),
-    ("lanes.agent.envs", "Environments", ("base",)),
+    ("lanes.agent.envs", "Environments", ("base", "root")),
     ("lanes.agent.crews", "Crews", ("root", "base")),
     ("lanes.agent.raynode", "RayNode", ("root",)),
+    ("lanes.agent.leftovers", "Leftovers", ("base",)),
 )
 
 # These change attempts, and are done one after the other in the order in which they came. All others run side by side.

@@ -11,28 +11,25 @@ Standard library only, Python 3.9.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
-import stat
 import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
-from core.fsio import digest, read_json, walk_files, write_json
-from lanes.agent import packing
+from core.fsio import read_json, walk_files, write_json
+from lanes.agent import envtrim, packing
+from lanes.agent.hashing import Hashing, sha256_of
 from lanes.agent.packing import KINDS, NAME, Entry
 from lanes.agent.safe import read_dict
-from lanes.agent.upload import StoreFull, StoreRefused, Upload, remove_tree
+from lanes.agent.trees import fits, remove_tree, size_of
+from lanes.agent.upload import StoreFull, StoreRefused, Upload
 
 WAIT_S = 1.5  # how long a call waits for what takes long, before it answers that it is under way
 IDLE_S = 600.0  # an upload that was not heard of for so long may make room for another
 FRESH_S = 600.0  # what was asked for so recently may be about to be used
 ROOM = 64 << 20  # is left free on the disk: programs and seals need it
-SETTLED_S = 2.0  # a file changed more recently than this may change again within one tick of its clock
-_REMEMBER = 1 << 20  # smaller files are hashed again
-_CHUNK = 1 << 20
 Answer = Dict[str, Any]
 
 
@@ -85,6 +82,12 @@ class Store:
         upload = self._upload(kind, name, size, sha256, tree)
         if not upload.ready and self._job(f"look {kind} {name}", lambda: _look(upload)) is None:
             return {"state": "working"}
+        if self._whole(kind, name, final):  # another process finished it before we looked
+            with self._guard:
+                self._uploads.pop((kind, name), None)
+            upload.remove()
+            self._stamp(kind, name)
+            return {"state": "there", "path": str(final)}
         state = upload.anew() if anew else upload.state()
         missing = size - int(state["offset"])
         free = shutil.disk_usage(self.root).free
@@ -155,6 +158,8 @@ class Store:
     def trim(self, size: int, keep: Optional[List[Tuple[str, str]]] = None) -> Answer:
         """Free at least `size` bytes: what was used longest ago first, never what a live attempt uses or was just sent.
 
+        Environments that nobody needs go last: to make one again takes longest.
+
         Args:
             keep: (kind, name) that an attempt which is about to start will use.
 
@@ -170,7 +175,7 @@ class Store:
             live = {f"{k}-{n}" for k, n in self._uploads}
         for place in self._listed(self.root / "partial"):
             if freed < size and place.is_dir() and place.name not in live:
-                freed += sum(_lsize(place / rel) for rel in walk_files(place))
+                freed += sum(size_of(place / rel) for rel in walk_files(place))
                 remove_tree(place)
         fresh = time.time() - FRESH_S
         for kind, name, note, last in sorted(self._kept(), key=lambda row: row[3]):
@@ -180,6 +185,9 @@ class Store:
                 self._remove(kind, name)
                 freed += _size(note)
                 dropped.append([kind, name])
+        if freed < size:
+            more, environments = envtrim.make_room(self.base, size - freed, used)
+            freed, dropped = freed + more, dropped + environments
         return {"freed": freed, "dropped": dropped}
 
     # Data that lies on this lane already.
@@ -198,7 +206,7 @@ class Store:
         if not os.path.isabs(full) or "\0" in full:
             raise ValueError(f"{path!r} is not an absolute path on the lane")
         key = f"hash {os.path.realpath(full)}"
-        hashing = _Hashing(self.base / "digests")
+        hashing = Hashing(self.base / "digests")
         job = self._job(key, lambda: hashing.of(Path(os.path.realpath(full))), hashing)
         if job is None:
             at = self._jobs.get(key)
@@ -225,37 +233,29 @@ class Store:
             return found
 
     def _keep(self, kind: str, name: str, final: Path) -> None:
-        if self._whole(kind, name, final):
-            return
         with self._guard:
             upload = self._uploads.get((kind, name))
-        if upload is None or not upload.complete():
+        if upload is None:
             return  # another process may know more: the head begins again, and finds out
-        if os.path.lexists(final):
-            self._remove(kind, name)  # not whole: somebody touched it, or the machine died before it was on disk
-        note = self._note(kind, name)
-        note.parent.mkdir(parents=True, exist_ok=True)
-        # The note first: a thing without one is not believed to be whole, and would be sent again.
-        upload.finish(final, lambda entries: write_json(note, packing.note(kind, entries)))
-        with self._guard:
-            self._uploads.pop((kind, name), None)
+
+        def before(entries: List[Entry]) -> None:
+            if os.path.lexists(final):
+                self._remove(kind, name)  # not whole: somebody touched it, or the machine died before it was on disk
+            note = self._note(kind, name)
+            note.parent.mkdir(parents=True, exist_ok=True)
+            # The note first: a thing without one is not believed to be whole, and would be sent again.
+            write_json(note, packing.note(kind, entries))
+
+        upload.finish(final, lambda: self._whole(kind, name, final), before)
+        if self._whole(kind, name, final):
+            with self._guard:
+                self._uploads.pop((kind, name), None)
 
     def _whole(self, kind: str, name: str, path: Path) -> bool:
         if not os.path.lexists(path):
             return False
         entries = _entries(read_dict(self._note(kind, name)))
-        if entries is None:
-            return False
-        try:
-            for entry in entries:
-                info = os.lstat(path / entry.name if entry.name else path)
-                if bool(entry.link) != stat.S_ISLNK(info.st_mode):
-                    return False
-                if not entry.link and (info.st_size != entry.size or not stat.S_ISREG(info.st_mode)):
-                    return False
-        except OSError:
-            return False
-        return True
+        return entries is not None and fits(path, entries)
 
     def _differs(self, kind: str, name: str, path: Path) -> str:
         """Why what is kept is not what its name says; empty when it is."""
@@ -264,7 +264,7 @@ class Store:
             return f"{path} is not there, or not whole"
         for entry in entries:
             full = path / entry.name if entry.name else path
-            found = "link:" + os.readlink(full) if entry.link else _sha256(full)
+            found = "link:" + os.readlink(full) if entry.link else sha256_of(full)
             if found != entry.sha256:
                 return f"{full} is not what was sent"
         alone = len(entries) == 1 and not entries[0].name
@@ -354,74 +354,11 @@ class _Job:
         self.done.set()
 
 
-class _Hashing:
-    """The digest of one path, as the head would compute it; large files are remembered."""
-
-    def __init__(self, notes: Path) -> None:
-        self._notes = notes
-        self.done = 0
-
-    def of(self, path: Path) -> Answer:
-        if not path.is_dir():
-            found, size, seen = self._file(path)
-            return {"sha256": found, "size": size, "tree": False, "signature": digest(seen)}
-        rows, total, marks = [], 0, []
-        for rel in walk_files(path):
-            full = path / rel
-            if full.is_dir():
-                rows.append([rel.as_posix(), "link:" + os.readlink(full)])
-                continue
-            found, size, seen = self._file(full)
-            rows.append([rel.as_posix(), found])
-            marks.append([rel.as_posix(), seen])
-            total += size
-        return {"sha256": digest(rows), "size": total, "tree": True, "signature": digest(marks)}
-
-    def _file(self, path: Path) -> Tuple[str, int, List[int]]:
-        for _ in range(3):
-            info = os.stat(path)
-            if not stat.S_ISREG(info.st_mode):
-                raise ValueError(f"{path} is neither a file nor a folder")
-            seen = _signature(info)
-            note = self._notes / f"lane-{info.st_dev}-{info.st_ino}.json"
-            known = read_dict(note) if info.st_size >= _REMEMBER else {}
-            if known.get("signature") == seen:
-                self.done += info.st_size
-                return str(known["sha256"]), info.st_size, seen
-            found = _sha256(path, self._count)
-            if _signature(os.stat(path)) == seen:
-                young = time.time() - max(info.st_mtime, info.st_ctime) <= SETTLED_S
-                if info.st_size >= _REMEMBER and not young:
-                    with contextlib.suppress(OSError):
-                        note.parent.mkdir(parents=True, exist_ok=True)
-                        write_json(note, {"signature": seen, "sha256": found, "path": str(path)}, sync=False)
-                return found, info.st_size, seen
-        raise OSError(0, "it changes while it is being read", str(path))
-
-    def _count(self, size: int) -> None:
-        self.done += size
-
-
 def _look(upload: Upload) -> None:
     try:
         upload.look()
     except StoreRefused:  # what an earlier transfer left was no beginning; it is removed now
         upload.look()
-
-
-def _signature(info: os.stat_result) -> List[int]:
-    return [info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
-
-
-def _sha256(path: Path, count: Callable[[int], None] = lambda size: None) -> str:
-    h = hashlib.sha256()
-    with open(path, "rb", buffering=0) as f:
-        while True:
-            block = f.read(_CHUNK)
-            if not block:
-                return h.hexdigest()
-            h.update(block)
-            count(len(block))
 
 
 def _entries(note: Dict[str, Any]) -> Optional[List[Entry]]:
@@ -433,13 +370,6 @@ def _entries(note: Dict[str, Any]) -> Optional[List[Entry]]:
 
 def _size(note: Dict[str, Any]) -> int:
     return sum(e.size for e in _entries(note) or [])
-
-
-def _lsize(path: Path) -> int:
-    try:
-        return os.lstat(path).st_size
-    except OSError:
-        return 0
 
 
 def _is_used(path: str, used: Set[str]) -> bool:

@@ -7,23 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import select
 import shutil
 import signal
 import socket
-import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Set
 
-from core import audit
-from core.declared import REPORTED, Declared
-from core.fsio import no_space, read_json, write_json
+from core.declared import Declared
+from core.fsio import no_space, read_json
 from core.rundir import RunDir, seal
 from lanes.agent import failpoint, procs, setup, spawn
 from lanes.agent.beat import INTERVAL_S, Heart, Phase
+from lanes.agent.outcome import collect
 from lanes.agent.safe import clean, read_dict
 from lanes.agent.verdict import (
     CANCELLED,
@@ -37,8 +35,6 @@ from lanes.agent.verdict import (
     Ended,
     Found,
     Stop,
-    last_step,
-    unmet,
     verdict,
 )
 
@@ -117,7 +113,6 @@ class Supervisor:
     def _run(self) -> Dict[str, Any]:
         declared = Declared(self.spec, str(self.dir.path))
         prepared: Optional[setup.Prepared] = None
-        found = Found(None)
         try:
             self._hold_reserve()
             prepared = setup.prepare(self.spec, self.dir, digests=self.root / "digests", tick=self._setup_tick)
@@ -147,7 +142,7 @@ class Supervisor:
         self.heart.beat(Phase.ENDING)
         self._end_everything()
         try:
-            return self._look(found, prepared, declared, seconds)
+            return self._look(prepared, declared, seconds)
         except Revoked:
             raise
         except Exception as error:
@@ -155,7 +150,7 @@ class Supervisor:
                 self.note(traceback.format_exc())
             cause = DISK_FULL if no_space(error) else ERROR
             self.stop = self.stop or Stop(cause, f"the results could not be collected: {error}")
-            return {**verdict(found._replace(ended=self.ended, stop=self.stop)), "seconds": round(seconds, 3)}
+            return {**verdict(Found(self.ended, self.stop)), "seconds": round(seconds, 3)}
 
     def _start(self, cwd: Path, declared: Declared) -> None:
         procs.become_subreaper()
@@ -191,55 +186,20 @@ class Supervisor:
             until += [self.kill_at] if self.kill_at is not None else []
             self._sleep(max(0.0, min(until) - now))
 
-    def _look(
-        self, found: Found, prepared: Optional[setup.Prepared], declared: Declared, seconds: float
-    ) -> Dict[str, Any]:
+    def _look(self, prepared: Optional[setup.Prepared], declared: Declared, seconds: float) -> Dict[str, Any]:
         """Collect the outputs and everything else that the verdict needs."""
-        tick = self.heart.tick
-        traced, blind = self._finish_tracing(declared)
-        said = read_dict(self.dir.outcome)
-        rows = said["rows"] if isinstance(said.get("rows"), dict) else {}
-        step = last_step(self.dir.metrics)
-        missing: List[str] = []
-        stale: List[str] = []
-        left: List[str] = []
-        if prepared is not None:
-            outputs = [str(o) for o in self.spec.get("outputs") or []]
-            if (self.spec.get("code") or {}).get("path"):  # without a user's program the folder is the kind's scratch
-                left = setup.left_behind(self.dir, prepared, outputs)
-            missing = setup.collect_outputs(self.dir, prepared, outputs, tick)
-            stale = setup.changed_inputs(prepared.linked, tick)
-        missing += unmet(self.spec, read_dict(self.dir.plan), self.dir, rows, step)
-        disk = os.statvfs(self.dir.path)
-        found = found._replace(
-            ended=self.ended,
-            stop=self.stop,
-            child=said,
-            oom_kill=procs.oom_kills() > self._oom_before,
-            disk_free=disk.f_bavail * disk.f_frsize,
-            missing=missing,
-            stale=stale,
+        found = collect(
+            self.dir,
+            self.spec,
+            Found(self.ended, self.stop),
+            prepared=prepared,
+            declared=declared,
+            child=self.child,
+            oom_before=self._oom_before,
+            tick=self.heart.tick,
         )
-        undeclared = declared.undeclared() if traced != "none" else []
-        write_json(
-            self.dir.opens,
-            clean({"version": 1, "traced": traced, "undeclared": undeclared, "left": left, "unread_calls": blind}),
-            sync=False,
-        )
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        largest = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return {
-            **verdict(found),
-            "seconds": round(seconds, 3),
-            "rows": rows,
-            "last_step": step,
-            "undeclared": undeclared[:REPORTED],
-            "undeclared_count": len(undeclared),
-            "left": left[:REPORTED],
-            "traced": traced,
-            "max_rss_mb": max(self.max_rss, largest) >> 20,
-            "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
-        }
+        largest = max(self.max_rss >> 20, int(found["max_rss_mb"]))
+        return {**found, "seconds": round(seconds, 3), "max_rss_mb": largest}
 
     def _seal(self, outcome: Dict[str, Any]) -> None:
         self.heart.beat(Phase.SEALING)
@@ -381,19 +341,6 @@ class Supervisor:
         if ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake, 4096)
-
-    def _finish_tracing(self, declared: Declared) -> Tuple[str, int]:
-        child = self.child
-        if child is None:
-            return "none", 0
-        if child.tracer is not None:
-            child.tracer.finish()
-            if child.tracer.is_alive() or child.tracer.blind >= max(1, child.tracer.seen):
-                return "none", child.tracer.blind
-            return child.traced, child.tracer.blind
-        if child.opened is not None:
-            audit.replay(child.opened, declared)
-        return child.traced, 0
 
     # Disk and news.
 

@@ -17,11 +17,12 @@ import stat
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
 from core.fsio import fsync_dir, no_space
 from lanes.agent import packing
 from lanes.agent.packing import Entry
+from lanes.agent.trees import fits, make_read_only, remove_tree, size_of
 
 _CHUNK = 1 << 20
 _SYNC_EACH = 200  # with more files, one sync of everything is faster than one for each
@@ -63,6 +64,7 @@ class Upload:
         self._start = 0  # where in the stream the current piece begins
         self._have = 0  # bytes of the current piece that are there
         self._hash = hashlib.sha256()
+        self._later: Set[int] = set()  # entries behind a damaged one that were there when we looked
 
     # What the store calls.
 
@@ -130,30 +132,38 @@ class Upload:
                     wrong = self._complete()
                     if wrong:
                         return self.state(wrong=wrong)
+                    if view and self._index in self._later:
+                        self.ready = False
+                        return {"state": "look"}
             return self.state()
 
     def complete(self) -> bool:
         return self.ready and self._start + self._have == self.size and (not self.tree or bool(self._planned))
 
-    def finish(self, final: Path, before: Callable[[List[Entry]], None]) -> None:
+    def finish(self, final: Path, whole: Callable[[], bool], before: Callable[[List[Entry]], None]) -> None:
         """Make it durable and read-only, and put it at `final` by rename.
 
-        Args:
-            before: told what it consists of, before the rename.
+        Others may do so at this moment, or have changed what lies on disk. Who comes second does nothing: what is at
+        `final` then says how it went.
 
-        Raises:
-            StoreRefused: it is not complete.
+        Args:
+            whole: is the thing at its place?
+            before: told what it consists of, before the rename; whatever lies at `final` must be gone afterwards.
         """
         with self._locked():
-            if not self.complete():
-                raise StoreRefused(f"{self.name[:12]} is not complete: {self._start + self._have} of {self.size} bytes")
+            if whole():
+                self.remove()
+                return
             executable = self.name.endswith(".x")
             entries = self._entries if self.tree else [Entry("", self.sha256, self.size, executable)]
             body = self._body()
+            if not self.complete() or not fits(body, entries):
+                self.ready = False
+                return
             self._sync(body)
             final.parent.mkdir(parents=True, exist_ok=True)
             if self.tree:
-                _read_only(body, folders=self.kind != "code")
+                make_read_only(body, folders=self.kind != "code")
             else:
                 os.chmod(body, 0o555 if executable else 0o444)
             before(entries)
@@ -175,11 +185,11 @@ class Upload:
     def _body(self) -> Path:
         return self.place / ("files" if self.tree else "file")
 
-    def _path(self) -> Path:
-        """Where the current piece is written."""
+    def _path(self, at: Optional[int] = None) -> Path:
+        """Where the current piece (or that of entry `at`) is written."""
         if self.tree and not self._planned:
             return self.place / "plan"
-        return self._body() / self._entries[self._index].name if self.tree else self._body()
+        return self._body() / self._entries[self._index if at is None else at].name if self.tree else self._body()
 
     def _piece_size(self) -> int:
         if not self.tree:
@@ -196,7 +206,7 @@ class Upload:
 
     def _reset(self) -> None:
         self.ready = False
-        self._entries, self._planned, self._index, self._start = [], 0, 0, 0
+        self._entries, self._planned, self._index, self._start, self._later = [], 0, 0, 0, set()
         self._begin_piece()
 
     def _begin_piece(self) -> None:
@@ -208,6 +218,7 @@ class Upload:
         if self._have > packing.HEAD.size and self._have == self._piece_size():
             self._take_plan()
             self._advance(look=True)
+            self._later = {at for at in range(self._index + 1, len(self._entries)) if size_of(self._path(at))}
 
     def _look_at_file(self) -> None:
         if not self.size:
@@ -385,26 +396,3 @@ class Upload:
                 if fd is not None:
                     self._held = False
                     os.close(fd)
-
-
-def _read_only(root: Path, *, folders: bool) -> None:
-    """Folders of code stay writable: Python keeps its bytecode there."""
-    for here, _names, files in os.walk(root, topdown=False):
-        for name in files:
-            full = os.path.join(here, name)
-            if not os.path.islink(full):
-                os.chmod(full, os.stat(full).st_mode & 0o555)
-        if folders and here != str(root):
-            os.chmod(here, 0o555)
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a file or folder, read-only or not."""
-    if path.is_dir() and not path.is_symlink():
-        for here, _names, _files in os.walk(path):
-            with contextlib.suppress(OSError):
-                os.chmod(here, 0o755)
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)

@@ -22,6 +22,7 @@ from lanes.carrier.pull import Pull, Wrong
 from lanes.carrier.source import Want, data_entries
 from lanes.carrier.stage import Progress, Stage
 from lanes.carrier.weigh import LARGE
+from lanes.environment.which import known
 from lanes.harvest import NoRoom
 from lanes.transport import LinkDown, RemoteError, Transport
 
@@ -60,6 +61,7 @@ class Carrier:
         self._guard = threading.Lock()
         self._where: dict[str, Any] | None = None
         self._moving: dict[tuple[str, int, int], dict[str, Any]] = {}
+        self._told: set[str] = set()  # interpreters of which the lane knows that we use them
 
     def close(self) -> None:
         self._mirror.close()
@@ -212,8 +214,14 @@ class Carrier:
         return answer
 
     def tidy(self, open_jobs: Iterable[int]) -> dict[str, Any]:
-        """Remove what the lane still has of attempts of all other jobs."""
+        """Remove what the lane still has of attempts of all other jobs, and of versions of the agent before ours."""
         answer: dict[str, Any] = self._transport.call("tidy", sorted(open_jobs), timeout_s=_SUMMARY_S)
+        self._tell_pythons(None)
+        code: dict[str, Any] = self._transport.call("tidy_code", timeout_s=_SUMMARY_S)
+        if code["removed"]:
+            self._say(
+                f"versions of the agent that nobody uses were removed from the lane: {', '.join(code['removed'])}"
+            )
         return answer
 
     # Inside.
@@ -222,6 +230,8 @@ class Carrier:
         self, frozen: dict[str, Any], python: str | None, progress: Progress, cancelled: threading.Event
     ) -> dict[str, Any]:
         where = self._look()
+        if python and python not in self._told:
+            self._tell_pythons(python)  # before anything is sent: to make room its environment could be removed
         wants = _wants(frozen)
         sent_checkpoint, kept = self._checkpoints(frozen)
         if sent_checkpoint is not None:
@@ -243,6 +253,13 @@ class Carrier:
         run_dir = places.run_dir(int(spec["job"]), int(spec["attempt"]))
         answer: dict[str, Any] = self._transport.call("start", spec, run_dir, timeout_s=_CALL_S)
         return answer
+
+    def _tell_pythons(self, python: str | None) -> None:
+        """Have the lane keep the environments that we start attempts with."""
+        made = known(self._home, self._config.name) or {}
+        named = {str(p) for p in (python, made.get("python"), self._config.python) if p}
+        if self._transport.call("env_wanted", sorted(named), timeout_s=_CALL_S)["ok"]:
+            self._told |= named
 
     def _note(self, spec: dict[str, Any]) -> None:
         """What the lane is to run, on the head: by it a harvest is told from a foreign one, also after a restart."""

@@ -13,7 +13,7 @@ from core.fsio import no_space, read_json, write_atomic
 from core.home import Home
 from core.rundir import RunDir
 from lanes.agent.news import GROWING, OVERLAP, WHOLE
-from lanes.agent.upload import remove_tree
+from lanes.agent.trees import remove_tree
 from lanes.harvest import NoRoom
 
 PARTIAL = ".partial"  # in the run directory: what is not whole yet

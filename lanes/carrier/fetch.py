@@ -12,7 +12,7 @@ from typing import Any
 from core.failpoint import failpoint
 from core.fsio import fsync_dir, no_space, read_json, sha256_file, walk_files, write_atomic
 from core.rundir import SEALED_FILES, SEALED_FOLDERS, verify_manifest
-from lanes.agent.upload import remove_tree
+from lanes.agent.trees import remove_tree
 from lanes.carrier.copy import Copy
 from lanes.carrier.errors import BadHarvest
 from lanes.carrier.mirror import MANIFEST_LIMIT, check_name
@@ -91,6 +91,8 @@ class Fetch:
         for name in late:
             self._large(name, str(files[name][0]), int(files[name][1]))
         self._remove_others(files)
+        for name in manifest.get("executable") or ():
+            _make_executable(self._run.path / name)
         self._sync(files)
         failpoint("carrier.before_manifest")
         write_atomic(self._run.manifest, blob)
@@ -120,6 +122,9 @@ class Fetch:
             below = folders & files.keys()
             if below:
                 raise ValueError(f"{min(below)!r} is both a file and a folder")
+            for name in manifest.get("executable") or ():
+                if not name.startswith("artifacts/") or files[name][0].startswith("link:"):
+                    raise ValueError(f"{name!r} cannot be executable")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BadHarvest(f"the manifest of {at} on the lane cannot be understood: {error}") from error
         wrong = self._foreign(manifest)
@@ -274,6 +279,12 @@ class Fetch:
     def _progress(self, size: int) -> None:
         self._done += size
         self._count(self._done, self._total)
+
+
+def _make_executable(path: Path) -> None:
+    """For everybody who may read it."""
+    mode = path.stat().st_mode & 0o777
+    path.chmod(mode | (mode & 0o444) >> 2)
 
 
 def _groups(names: list[str], files: dict[str, list[Any]]) -> Iterable[list[str]]:

@@ -14,11 +14,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from core.fsio import fsync_dir, no_space, sha256_file, write_atomic
 from core.home import Home
 from lanes.agent import news
-from lanes.agent.upload import remove_tree
+from lanes.agent.trees import remove_tree
 from lanes.carrier.copy import Copy
 from lanes.carrier.errors import BadHarvest, Cancelled
 from lanes.carrier.pull import Pull, Wrong
@@ -48,9 +49,11 @@ class Mirror:
         self._root = root
         self._say = say
         self._guard = threading.Lock()
-        self._copies: dict[tuple[int, int], Copy] = {}
+        # Every copy that anybody still uses: two of one attempt would append the same line side by side.
+        self._used: WeakValueDictionary[tuple[int, int], Copy] = WeakValueDictionary()
+        self._copies: dict[tuple[int, int], Copy] = {}  # those that we remember
         self._live: set[tuple[int, int]] = set()
-        self._over: set[tuple[int, int]] = set()  # not to be mirrored any more
+        self._over: set[tuple[int, int]] = set()  # not to be mirrored any more, though the agent may name them still
         self._news = threading.Event()
         self._checkpoints = threading.Event()
         self._closing = threading.Event()
@@ -58,10 +61,15 @@ class Mirror:
         self._said: set[str] = set()
 
     def saw(self, reports: list[dict[str, Any]]) -> None:
-        """The agent's reports: there may be news of these attempts. Returns at once."""
+        """The agent's reports, all of them: there may be news of these attempts. Returns at once.
+
+        What it does not name any more is forgotten here too: it forgot it before, and will not name it again.
+        """
         at = {(int(r["job"]), int(r["attempt"])) for r in reports}
         with self._guard:
+            self._over &= at
             self._live = at - self._over
+            self._copies = {one: copy for one, copy in self._copies.items() if one in self._live}
             if not self._live or self._closing.is_set():
                 return
             if not self._threads:
@@ -72,7 +80,9 @@ class Mirror:
 
     def copy(self, job: int, n: int) -> Copy:
         with self._guard:
-            return self._copies.setdefault((job, n), Copy(self._home, job, n))
+            copy = self._used.get((job, n)) or Copy(self._home, job, n)
+            self._used[(job, n)] = self._copies[(job, n)] = copy
+            return copy
 
     def over(self, job: int, n: int) -> None:
         """Do not mirror it any more."""

@@ -90,6 +90,10 @@ class Front:
         for pool in self._far.values():
             pool.stop_cells(jobs, cause)
 
+    def stop_batch(self, batch: Batch, cause: Cause) -> None:
+        """Have all cells of this one batch stopped; others that have the same cells go on."""
+        self._of(batch.lane).stop_cells({c.job for c in batch.cells}, cause, only=batch.nonce)
+
     def met(self, lane: str) -> None:
         """The lane answers (again). It may have something of an earlier controller's."""
         if self.is_far(lane) and self.m.books[lane].pools:

@@ -117,13 +117,17 @@ class Pool:
             crew.waiting.append(run)
             self._serve(crew)
 
-    def stop_cells(self, jobs: set[int], cause: Cause) -> None:
-        """Have cells stopped: those that have not begun do not begin, one that runs has its grace, then is killed."""
+    def stop_cells(self, jobs: set[int], cause: Cause, *, only: str = "") -> None:
+        """Have cells stopped: those that have not begun do not begin, one that runs has its grace, then is killed.
+
+        Args:
+            only: nonce of the one batch that is meant; others may have the same cells.
+        """
         now = time.monotonic()
         with self._lock:
             for run in [*self._running.values()]:
                 mine = [c.job for c in run.batch.cells if c.job in jobs and c.job not in run.stops]
-                if not mine:
+                if not mine or (only and run.batch.nonce != only):
                     continue
                 run.stops.update((job, (now, str(cause))) for job in mine)
                 if run.worker is None:

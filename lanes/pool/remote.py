@@ -23,10 +23,10 @@ from core.states import Cause
 from lanes.later import Message
 from lanes.patience import unreachable_s
 from lanes.pool import bring
+from lanes.pool.books import BARRED_S, FarBooks
 from lanes.pool.crew import crew_key
 from lanes.pool.ends import never_ready, not_begun, whole
 from lanes.pool.far import Far, RayWorkers, Reach, crew_of, order_of, setup_of
-from lanes.pool.sizer import Sizer
 from lanes.pool.types import Batch, BatchDone
 from lanes.transport import LinkDown, LinkRefused, RemoteError
 
@@ -34,13 +34,11 @@ POLL_S = 2.0  # for so long the lane waits for an end before it says that there 
 ANSWER_S = 30.0
 PAUSE_S = 0.5  # between two tries over a link that is down
 UNSENT_S = 3.0  # a batch that has not left waits no longer than this for the link
-TARGET_S = 0.25  # of a batch: the way there takes longer than on this machine
-BARRED_S = 60.0  # for so long nothing is sent to a lane that could not load the kind
 FULL_S = 20.0  # or whose disk was full
 _UNFIT = 3  # times that a batch is fetched again when its files are not what they should be
 
 
-class RemotePool:
+class RemotePool(FarBooks):
     """All batches of one remote lane. Its methods never wait for the lane.
 
     Args:
@@ -58,16 +56,11 @@ class RemotePool:
         *,
         ray: RayWorkers | None = None,
     ) -> None:
+        super().__init__(ray)
         self.lane = lane
         self._home = home
         self._reach = reach
         self._say = say
-        self._ray = ray
-        self._lock = threading.RLock()
-        self._running: dict[str, Far] = {}
-        self._sizers: dict[str, Sizer] = {}
-        self._barred: dict[str, tuple[float, str]] = {}  # crew (of the lane, or "" for all) -> until when, why
-        self._crews: dict[str, str] = {}  # crew of the lane -> key of the spec
         self._begun: dict[str, str] = {}  # crews that the lane knows -> the agent's folder there
         self._number = int(time.time() * 1000)
         self._polls = 0
@@ -87,39 +80,6 @@ class RemotePool:
 
     # What the controller asks.
 
-    def unable(self, crew: str) -> str:
-        """Why this crew has no workers there, as was found out not long ago; empty when it can have."""
-        return (self._ray.refused() if self._ray is not None else "") or self._bar_of(crew)
-
-    def busy(self) -> str:
-        """Why nothing is sent there just now; empty when it can be."""
-        return (self._ray.ready() if self._ray is not None else "") or self._bar_of("")
-
-    def _bar_of(self, name: str) -> str:
-        with self._lock:
-            until, why = self._barred.get(name, (0.0, ""))
-        return why if time.monotonic() < until else ""
-
-    def size(self, crew: str) -> int:
-        """How many cells the next batch should hold."""
-        with self._lock:
-            return self._sizer(crew).next()
-
-    def seconds(self, crew: str, cells: int) -> float:
-        """How long a batch of so many cells should take; infinity when nobody knows."""
-        with self._lock:
-            return self._sizer(crew).seconds(cells)
-
-    def load(self, crew: str) -> tuple[int, int]:
-        """(batches that hold a slot, batches that were sent ahead of one)."""
-        with self._lock:
-            mine = [f for f in self._running.values() if crew_key(f.batch.spec) == crew]
-            return sum(not f.ahead for f in mine), sum(f.ahead for f in mine)
-
-    def in_flight(self) -> dict[str, Batch]:
-        with self._lock:
-            return {nonce: f.batch for nonce, f in self._running.items()}
-
     def start(self, batch: Batch, *, time_limit: float | None = None, ahead: bool = False) -> None:
         """Have the batch sent. Its end comes as a message, always."""
         if time_limit is None:
@@ -137,14 +97,18 @@ class RemotePool:
             self._running[batch.nonce] = far
         self._awake.set()
 
-    def stop_cells(self, jobs: set[int], cause: Cause) -> None:
-        """Have cells stopped: those that have not begun do not begin, one that runs has its grace, then is killed."""
+    def stop_cells(self, jobs: set[int], cause: Cause, *, only: str = "") -> None:
+        """Have cells stopped: those that have not begun do not begin, one that runs has its grace, then is killed.
+
+        Args:
+            only: nonce of the one batch that is meant; others may have the same cells.
+        """
         now = time.monotonic()
         ask: dict[str, dict[str, str]] = {}
         with self._lock:
             for nonce, far in [*self._running.items()]:
                 mine = [c.job for c in far.batch.cells if c.job in jobs and c.job not in far.stops]
-                if not mine:
+                if not mine or (only and nonce != only):
                     continue
                 far.stops.update((job, (now, str(cause))) for job in mine)
                 if not far.tried:
@@ -361,16 +325,6 @@ class RemotePool:
             self._bar("", FULL_S, f"the disk of lane {self.lane} is full")
         return not_begun(far)
 
-    def _take_bars(self, refused: Mapping[str, str]) -> None:
-        for crew, why in refused.items():
-            key = self._crews.get(crew)
-            if key is not None:
-                self._bar(key, BARRED_S, why)
-
-    def _bar(self, crew: str, seconds: float, why: str) -> None:
-        with self._lock:
-            self._barred[crew] = (time.monotonic() + seconds, why)
-
     # Stopping.
 
     def _stop_all(self) -> None:
@@ -403,9 +357,6 @@ class RemotePool:
             if self._running.pop(far.batch.nonce, None) is None or self._closed.is_set():
                 return
         self._say(("batch", self.lane, done))
-
-    def _sizer(self, crew: str) -> Sizer:
-        return self._sizers.setdefault(crew, Sizer(TARGET_S))
 
 
 class _Refused(Exception):

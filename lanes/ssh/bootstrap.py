@@ -60,7 +60,7 @@ def code() -> tuple[str, list[tuple[str, int]], bytes]:
     return boot.digest(blobs), [(n, len(b)) for n, b in blobs.items()], b"".join(blobs.values())
 
 
-def start(channel: Any, settings: SshSettings, deadline: float, *, take: bool) -> tuple[frames.Parser, dict[str, Any]]:
+def start(channel: Any, settings: SshSettings, deadline: float) -> tuple[frames.Parser, dict[str, Any]]:
     """Have the far end running at the other side of `channel` (an ssh session on which nothing was started).
 
     Returns:
@@ -70,15 +70,14 @@ def start(channel: Any, settings: SshSettings, deadline: float, *, take: bool) -
     Raises:
         LinkDown, LinkRefused.
     """
-    return _Start(channel, settings, deadline, take).run()
+    return _Start(channel, settings, deadline).run()
 
 
 class _Start:
-    def __init__(self, channel: Any, settings: SshSettings, deadline: float, take: bool) -> None:
+    def __init__(self, channel: Any, settings: SshSettings, deadline: float) -> None:
         self._channel = channel
         self._settings = settings
         self._deadline = deadline
-        self._take = take
         self._parser = frames.Parser()
         self._messages: list[dict[str, Any]] = []
         self._noise = bytearray()  # what came before the mark, its middle left out
@@ -112,7 +111,6 @@ class _Start:
             "home": about.home_hash,
             "head": about.head,
             "lane": about.lane,
-            "take": self._take,
             "beat_s": about.beat_s,
             "silence_s": about.far_silence_s,
         }

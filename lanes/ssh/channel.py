@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lanes.agent import frames
-from lanes.transport import CallTimeout, LinkDown, LinkRefused, RemoteError
+from lanes.transport import CallTimeout, LinkDown, LinkRefused, RemoteError, Unreachable
 
 _READ = 256 << 10
 
@@ -184,7 +184,7 @@ def again(error: LinkDown | LinkRefused) -> LinkDown | LinkRefused:
     """The same for one more caller: an exception that is raised in two threads mixes their traces."""
     if isinstance(error, LinkRefused):
         return LinkRefused(error.rung, error.cause, error.message, error.hint)
-    return LinkDown(error.message)
+    return Unreachable(error.message) if isinstance(error, Unreachable) else LinkDown(error.message)
 
 
 def _why(error: BaseException) -> str:

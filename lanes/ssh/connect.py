@@ -6,6 +6,7 @@ What cannot be reached is LinkDown (it may come back by itself); what a person h
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from lanes.ssh.hostkeys import HostKey, Seen
 from lanes.ssh.login import log_in, why
 from lanes.ssh.resolve import Hop, resolve
 from lanes.ssh.settings import SshSettings
-from lanes.transport import LinkDown, LinkRefused
+from lanes.transport import LinkDown, LinkRefused, Unreachable
 
 _LOG = "lab.ssh"
 # What paramiko would print of a lost connection is said better by our own errors.
@@ -180,7 +181,7 @@ def _reach(made: Connection, hop: Hop, deadline: float) -> socket.socket:
     try:
         places = socket.getaddrinfo(hop.host, hop.port, family, socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
-        raise LinkDown(f"the name {hop.host} does not resolve ({why(error)})") from error
+        raise Unreachable(f"the name {hop.host} does not resolve ({why(error)})") from error
     problem: OSError = OSError("no address")
     for number, (kind, how, protocol, _name, address) in enumerate(places):
         left = deadline - time.monotonic()
@@ -201,7 +202,8 @@ def _reach(made: Connection, hop: Hop, deadline: float) -> socket.socket:
         except OSError as error:
             sock.close()
             problem = error
-    raise LinkDown(f"{hop.address} cannot be reached ({why(problem)})") from problem
+    definite = problem.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)
+    raise (Unreachable if definite else LinkDown)(f"{hop.address} cannot be reached ({why(problem)})") from problem
 
 
 def _proxy(made: Connection, hop: Hop) -> socket.socket:
@@ -232,7 +234,7 @@ def _through(made: Connection, hop: Hop, deadline: float) -> Any:
                 f"the jump host {before.address} does not let us through to {hop.host}:{hop.port}",
                 "allow TcpForwarding there for this account",
             ) from error
-        raise LinkDown(f"{hop.address} cannot be reached from {before.address} ({error.text})") from error
+        raise Unreachable(f"{hop.address} cannot be reached from {before.address} ({error.text})") from error
     except (SSHException, EOFError, OSError) as error:
         raise LinkDown(f"{before.address} went away ({why(error)})") from error
 

@@ -106,12 +106,7 @@ def _offer(transport: Any, hop: Hop, settings: SshSettings, tried: _Tried, *, la
 
 
 def _offer_password(transport: Any, hop: Hop, settings: SshSettings, tried: _Tried) -> bool:
-    source = settings.password_env or settings.password_file
-    try:
-        password = password_of(settings)
-    except (OSError, UnicodeError) as error:
-        tried.words.append(f"no password ({why(error)})")
-        return False
+    source, password = settings.password_env, password_of(settings)
     if password is None:
         if source is not None:
             tried.words.append(f"no password ({source} is not set or empty)")

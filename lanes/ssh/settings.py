@@ -43,10 +43,9 @@ class SshSettings:
         root: our folder on the lane.
         known_hosts: our own file of host keys.
         identity: a key file that is tried first; None: those of ssh's configuration, and the ssh agent's.
-        password_env, password_file: the name of what holds the password, if one is needed.
+        password_env: the name of the variable that holds the password, if one is needed.
         jump: hosts to go through, as ProxyJump; None: as ssh's configuration says; "none": no one.
         ssh_config: the configuration file of ssh; None: the user's own.
-        take: take the lane from another head, at the first connection only.
         keepalive_s: a sign of life this often, from our end; beat_s: from the lane's end.
         silence_s: nothing heard for this long: the connection is dead.
         connect_s: limit for a whole connect, from the name to the first frame.
@@ -66,10 +65,8 @@ class SshSettings:
     root: str = "~/.lab-lane"
     identity: str | None = None
     password_env: str | None = None
-    password_file: str | None = None
     jump: str | None = None
     ssh_config: str | None = None
-    take: bool = False
     keepalive_s: float = 5.0
     beat_s: float = 2.0
     silence_s: float = 15.0
@@ -132,18 +129,5 @@ def of(home: Home, config: LaneConfig) -> SshSettings:
 
 
 def password_of(settings: SshSettings) -> str | None:
-    """The password, read anew each time and kept nowhere.
-
-    Raises:
-        PermissionError, OSError: the file that was named may be read by others, or not by us.
-    """
-    if settings.password_env is not None and os.environ.get(settings.password_env):
-        return os.environ[settings.password_env]
-    if settings.password_file is not None:
-        path = Path(settings.password_file).expanduser()
-        with open(path, encoding="utf-8") as f:
-            info = os.fstat(f.fileno())
-            if info.st_mode & 0o077 or info.st_uid != os.getuid():
-                raise PermissionError(f"{path} holds a password and may be read by others: chmod 600 {path}")
-            return f.readline().rstrip("\r\n") or None
-    return None
+    """The password, read anew each time and kept nowhere; None: there is none."""
+    return (os.environ.get(settings.password_env) or None) if settings.password_env is not None else None

@@ -33,7 +33,6 @@ class SshTransport:
         self._since = 0.0
         self._next = 0.0
         self._held_until = 0.0
-        self._take = settings.take
         self._peer: dict[str, Any] = {}
         self._address = settings.host
         self._thread: threading.Thread | None = None
@@ -176,7 +175,6 @@ class SshTransport:
                 if self._state in ("making", "failing") and self._made is own[0]:
                     self._state, self._line, self._peer = "up", line, peer
                     self._since = self._heard = time.monotonic()
-                    self._take = False  # once: whoever takes the lane from us later is not answered in kind
                     line.start()
                     self._changed.notify_all()
                     return
@@ -192,7 +190,7 @@ class SshTransport:
             watch.start()
             try:
                 channel = made.transport.open_session(timeout=max(0.5, left))
-                parser, peer = bootstrap.start(channel, settings, deadline, take=self._take)
+                parser, peer = bootstrap.start(channel, settings, deadline)
             finally:
                 watch.cancel()
             peer["fingerprint"] = made.transport.get_remote_server_key().fingerprint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ def test_everything_that_can_be_said_of_a_lane(tmp_path: Path) -> None:
         ("prefix: [-e]", "no command"),
         ('password_env: "SECRET=1"', "password_env"),
         ("port: 70000", "does not exist"),
+        ("password_file: ~/secret", "did you mean `password_env`?"),
         ("environment: {locks: x}", "did you mean `lock`?"),
         ("admission: {outlive_s: -1}", "positive"),
         ("ray: {node_manager_port: 0}", "no port"),
@@ -84,3 +86,12 @@ def test_what_must_not_be_said_is_refused_with_its_place(tmp_path: Path, setting
 def test_a_lane_whose_name_could_be_something_else_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadInput, match="lane"):
         cluster.load(write(tmp_path, f"lanes:\n  {name}:\n    transport: ssh\n    host: mini\n"))
+
+
+def test_every_setting_of_a_lane_can_be_set_and_is_documented() -> None:
+    settings = {f.name for f in fields(cluster.LaneConfig)} - {"name"}
+    assert settings == set(cluster._FIELDS) | set(cluster._GROUPS)
+    text = (Path(__file__).parents[2] / "docs" / "lanes.md").read_text()
+    missing = [name for name in settings if f"`{name}" not in text]
+    assert not missing
+    assert "`password_file" not in text, "it can be told"

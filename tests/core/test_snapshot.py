@@ -237,3 +237,22 @@ def test_a_damaged_repository_is_said_so(root: Path) -> None:
     (root / ".git" / "HEAD").write_text("nonsense")
     with pytest.raises(BadInput, match="git cannot list"):
         look(root)
+
+
+@pytest.mark.parametrize("in_git", [False, True])
+def test_declaring_a_lane_makes_no_result_stale(tmp_path: Path, root: Path, in_git: bool) -> None:
+    """The cluster.yaml in use is left out; another of that name is code like everything else."""
+    cluster = root / "cluster.yaml"
+    cluster.write_text("lanes: {}\n")
+    (root / "pkg" / "cluster.yaml").write_text("a: 1\n")
+    if in_git:
+        git(root, "init")
+        git(root, "add", ".")
+        git(root, "commit", "-m", "one")
+    home = Home(tmp_path / "elsewhere", cluster)
+    before = look(root, home=home)
+    assert names(before) == ["pkg/a.py", "pkg/cluster.yaml", "train.py"]
+    cluster.write_text("lanes: {mini: {}}\n")
+    assert look(root, home=home).ref.store == before.ref.store
+    (root / "pkg" / "cluster.yaml").write_text("a: 2\n")
+    assert look(root, home=home).ref.store != before.ref.store

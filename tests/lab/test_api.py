@@ -94,7 +94,7 @@ def test_wait_says_how_it_failed(lab: Lab) -> None:
         job.wait(timeout=0.1)
     assert isinstance(still.value, TimeoutError)
     finish(lab.home, job.id, state="failed", cause="error")
-    with pytest.raises(JobFailed, match=r"job 1 is failed \(error\): it broke; see `lab logs 1`"):
+    with pytest.raises(JobFailed, match=r"job 1 failed \(error\): it broke; see `lab logs 1`"):
         job.wait()
     assert job.wait(check=False).state is JobState.FAILED
 

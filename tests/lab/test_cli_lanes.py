@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class Controller:
         self.home = home
         self.answers = answers
         self.asked: list[AskRow] = []
-        self._end = threading.Event()
+        self._end, self._paused = threading.Event(), threading.Event()
         Journal.open(home, Role.CLIENT, create=True).close()
         self._lock = os.open(home.controller_lock, os.O_RDWR | os.O_CREAT)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -75,6 +76,8 @@ class Controller:
     def _run(self) -> None:
         with Journal.open(self.home, Role.CONTROLLER) as journal:
             while not self._end.wait(0.02):
+                if self._paused.is_set():
+                    continue
                 for ask in query.open_asks(journal.conn):
                     self.asked.append(ask)
                     said = self.answers.get(ask.what, {"ok": True, "message": "done"})
@@ -83,6 +86,15 @@ class Controller:
                     done = Event(K.LANE_ANSWERED, lane=ask.lane, data={**data, "data": said.get("data", {})})
                     with journal.transaction() as tx:
                         tx.extend([*rungs, done])
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """It answers nothing meanwhile."""
+        self._paused.set()
+        try:
+            yield
+        finally:
+            self._paused.clear()
 
     def close(self) -> None:
         self._end.set()
@@ -197,6 +209,36 @@ def test_a_running_controller_is_told_to_read_it(lanes: Shell) -> None:
         lanes.ok("lane", "add", "mini", "--host", "mini")
         wait(lambda: controller.asked)
     assert [(a.lane, a.what) for a in controller.asked] == [("mini", "reload")]
+
+
+def test_a_lane_that_is_being_given_up_is_not_resumed_before_that(lanes: Shell) -> None:
+    with Journal.open(lanes.home, Role.CONTROLLER, create=True) as journal, journal.transaction() as tx:
+        tx.append(K.LANE, lane="bat00", data={"state": "draining", "reason": "hot"})
+        tx.append(K.LANE_ASKED, lane="local", data={"what": "down"})
+    with Journal.open(lanes.home, Role.CLIENT) as journal, journal.transaction() as tx:
+        seq = tx.append(K.LANE_ASKED, lane="bat00", data={"what": "down"})
+    assert "is about to be given up" in lanes.ok("lane", "resume", "bat00").out
+    assert lanes.ok("lane", "drain", "bat00", "--reason", "hot", "--json").json["why_not"]
+    with Journal.open(lanes.home, Role.CONTROLLER) as journal, journal.transaction() as tx:
+        tx.append(K.LANE_ANSWERED, lane="bat00", data={"ask": seq, "ok": True, "message": ""})
+    assert "resume asked" in lanes.ok("lane", "resume", "bat00").out
+
+
+def test_a_joined_lane_that_came_too_late_says_so(lanes: Shell) -> None:
+    words = "its warm workers run without Ray until `lab down` and `lab up`"
+    add = ("lane", "add", "--joined", "--host", "mini")
+    assert words not in lanes.ok(*add, "first").out, "no controller runs: the next one lets it join"
+    for joins, named in ((False, "late"), (True, "early")):
+        with Journal.open(lanes.home, Role.CONTROLLER, create=True) as journal, journal.transaction() as tx:
+            tx.append(K.CONTROLLER_UP, data={"pid": 1, "joins": joins})
+        with answering(lanes.home):
+            assert (words in lanes.ok(*add, named).out) is not joins
+            assert words not in lanes.ok("lane", "add", f"{named}-ssh", "--host", "mini").out
+            # Of three joined lanes each says it, and of no other.
+            shown = " ".join(lanes.ok("lanes", "-v").out.split())
+            assert (shown.count(words) > 0) is not joins
+            rows = {row["name"]: row["joins_now"] for row in lanes.ok("lanes", "--json").json["lanes"]}
+            assert (rows[named], rows["bat00"]) == (joins, None)
 
 
 @pytest.mark.parametrize(
@@ -374,8 +416,27 @@ def test_a_probe_that_fails_ends_with_1_and_the_remedy(lanes: Shell) -> None:
         done = lanes("lane", "probe", "bat00")
         admit = lanes("lane", "admit", "bat00")
     assert done.code == admit.code == Exit.JOB_FAILED
-    assert "set `gpus: 0`" in done.out
+    assert done.out.count("set `gpus: 0`") == 1
+    assert done.out.count("the machine shows none") == 1, "the rung has said it"
+    assert done.out.endswith("bat00 cannot be admitted: device did not hold. Mend that, then `lab lane probe bat00`\n")
+    assert admit.out.endswith("device did not hold. Mend that, then `lab lane admit bat00`\n")
     assert lanes.jobs() == 0, "a lane that cannot be admitted gets no jobs"
+
+
+def test_a_failure_that_is_no_rung_is_told_in_full(lanes: Shell) -> None:
+    bad = {"ok": False, "message": "lane bat00 cannot be reached: no route", "hint": "see `lab lanes -v`"}
+    with answering(lanes.home, probe=bad):
+        done = lanes("lane", "probe", "bat00")
+    assert done.code == Exit.JOB_FAILED
+    assert "lane bat00 cannot be reached: no route" in done.out
+    assert "see `lab lanes -v`" in done.out
+
+
+def test_an_untrusted_lane_is_to_be_trusted_first(lanes: Shell) -> None:
+    bad = {"ok": False, "message": "trusted: unknown", "rungs": [rung(Rung.TRUSTED, False, "unknown")]}
+    with answering(lanes.home, probe=bad):
+        done = lanes("lane", "admit", "bat00")
+    assert "trusted did not hold. `lab lane trust bat00`, then `lab lane admit bat00`" in done.out
 
 
 def test_admit_submits_the_ladder_and_shows_the_verdict(lanes: Shell) -> None:
@@ -395,6 +456,8 @@ def test_admit_submits_the_ladder_and_shows_the_verdict(lanes: Shell) -> None:
         assert spec["needs"]["lane"] == "bat00"
         assert spec["needs"]["admission"] is True
         assert set(spec["retries"].values()) == {0}, "a rung that holds at the third try does not hold"
+    names = {"smoke": "first step", "train": "first epoch", "parity": "parity", "outlives": "outlives"}
+    assert {step: j.name for step, j in jobs.items()} == {s: f"bat00: {n}" for s, n in names.items()}
     assert jobs["parity"].kind == "parity"
     assert jobs["parity"].params["backends"] == ["numba", "torch"], "those whose package is on the lane"
     assert jobs["train"].params["checkpoint"] is True
@@ -417,7 +480,10 @@ def test_a_first_epoch_that_dies_is_shown_with_its_last_words(lanes: Shell) -> N
     assert done.code == Exit.JOB_FAILED
     assert "first epoch" in done.out
     assert "| RuntimeError: boom" in done.out
-    assert "bat00 is not admitted for train" in done.out
+    last = done.out.splitlines()[-1]
+    assert "bat00 is not admitted for train: first epoch did not hold." in last
+    assert last.endswith("Mend that, then `lab lane admit bat00 --role train`")
+    assert done.out.count("read `lab logs 2`") == 1
 
 
 def test_admit_takes_a_program_for_its_first_epoch(lanes: Shell) -> None:
@@ -433,7 +499,7 @@ def test_admit_takes_a_program_for_its_first_epoch(lanes: Shell) -> None:
     ("args", "words"),
     [
         (("--role", "promote"), "is not meant for 'promote'"),
-        (("--role", "king"), "is not meant for 'king'"),
+        (("--role", "king"), "there is no role 'king'; there are: eval, "),
         (("--smoke",), "--smoke was given without a program"),
         (("--", "python", "x.py"), "a program follows --smoke"),
     ],
@@ -455,9 +521,27 @@ def test_admit_without_waiting_says_what_climbs(lanes: Shell) -> None:
     assert parity.params["backends"] == ["numba"], "nothing is known of the lane yet"
 
 
+def test_a_climb_under_way_is_watched_and_not_doubled(lanes: Shell) -> None:
+    first = lanes.ok("lane", "admit", "bat00", "--role", "eval", "--no-wait", "--json").json
+    events = lanes.events()
+    for words in (("--no-wait",), ("--role", "train"), ("--smoke", "--", "python", "x.py")):
+        done = lanes("lane", "admit", "bat00", *words)
+        assert done.code == Exit.JOB_FAILED
+        assert "bat00 climbs already, since " in done.out
+        assert "watch: lab lane admit bat00" in done.out
+    assert lanes.events() == events, "nothing was submitted"
+    terminal = Terminal(lanes, "lane", "admit", "bat00", "--role", "eval")
+    terminal.see("watching that climb")
+    with answering(lanes.home, admit=ADMITTED) as controller:
+        assert terminal.end() == 0
+    assert [a.data["jobs"] for a in controller.asked] == [first["jobs"]], "the one climb that there was"
+    assert "bat00 is admitted for eval, train" in terminal.shown
+    assert lanes.ok("lane", "admit", "bat00", "--no-wait", "--json").json["jobs"] != first["jobs"], "that one is over"
+
+
 def test_ctrl_c_stops_watching_only(lanes: Shell) -> None:
     terminal = Terminal(lanes, "lane", "probe", "bat00")
-    wait(lambda: lanes.events() > 0)
+    terminal.see("Ctrl-C stops watching only")
     terminal.type(b"\x03")
     assert terminal.end() == Exit.INTERRUPTED
     assert "the climb goes on" in terminal.shown
@@ -600,6 +684,17 @@ def test_doctor_names_a_lane_that_refuses_without_waiting_for_it(lanes: Shell) -
         told = {c["name"]: c for c in lanes("doctor", "--json").json["checks"]}["lane bat00"]
         row = lanes.ok("lanes", "--json").json["lanes"][1]["link"]
     assert (told["verdict"], told["hint"]) == ("fail", "lab lane trust bat00")
+    with answering(lanes.home):
+        live = LiveWriter(lanes.home)
+        link = {"up": False, "age_s": 61.0, "error": "silent until 18:20 for its admission", "refused": None}
+        live.link("bat00", {**link, "on_purpose": True, "silent_until": time.time() + 60})
+        silent = {c["name"]: c for c in lanes("doctor", "--json").json["checks"]}["lane bat00"]
+        live.link("bat00", link)
+        away = {c["name"]: c for c in lanes("doctor", "--json").json["checks"]}["lane bat00"]
+        live.close()
+    assert silent["verdict"] == "ok"
+    assert silent["said"].startswith("silent until 18:20 for its admission")
+    assert away["verdict"] == "warn"
     assert row["up"] is False
     assert row["error"] == "the host key is not known"
 
@@ -615,3 +710,70 @@ def test_climb_documents_hold_plain_json(lanes: Shell) -> None:
         done = lanes.ok("lane", "probe", "bat00", "--json")
     assert json.loads(done.out)["lane"] == "bat00"
     assert lanes.ok("lanes", "-q").out == "local\nbat00\n"
+
+
+def test_a_lane_connects_until_the_first_try_has_failed(lanes: Shell) -> None:
+    with answering(lanes.home):
+        pass
+
+    def lane(reason: str) -> None:
+        with Journal.open(lanes.home, Role.CONTROLLER) as journal, journal.transaction() as tx:
+            tx.append(K.LANE, lane="bat00", data={"state": "unreachable", "reason": reason})
+
+    lane("it has not answered yet")
+    assert "unreachable" in lanes.ok("lanes").out  # of a controller that is down nothing is under way
+    lock = os.open(lanes.home.controller_lock, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shown = lanes.ok("lanes").out
+        assert "connecting" in shown
+        assert "not answered yet" not in shown
+        lane("no route to host")
+        shown = lanes.ok("lanes").out
+        assert "unreachable" in shown
+        assert "no route to host" in shown
+    finally:
+        os.close(lock)
+
+
+def test_a_lane_that_is_declared_no_longer_is_not_this_machine(lanes: Shell) -> None:
+    with Journal.open(lanes.home, Role.CONTROLLER, create=True) as journal, journal.transaction() as tx:
+        tx.append(K.LANE, lane="mini", data={"state": "down", "reason": "no longer in cluster.yaml", "info": {}})
+        info = {"declared": {"transport": "ssh", "host": "old"}}
+        tx.append(K.LANE, lane="molt", data={"state": "down", "reason": "no longer in cluster.yaml", "info": info})
+    told = {x["name"]: x["transport"] for x in lanes.ok("lanes", "--json").json["lanes"]}
+    assert told == {"local": "local", "bat00": "ssh", "mini": None, "molt": "ssh"}
+
+
+def test_a_lane_that_is_down_is_not_resumed_but_admitted(lanes: Shell) -> None:
+    with Journal.open(lanes.home, Role.CONTROLLER, create=True) as journal, journal.transaction() as tx:
+        tx.append(K.LANE, lane="bat00", data={"state": "down", "reason": "sold"})
+    assert "is down; `lab lane admit bat00` brings it back" in lanes.ok("lane", "resume", "bat00").out
+
+
+def test_draining_needs_a_reason(lanes: Shell) -> None:
+    done = lanes("lane", "drain", "bat00")
+    assert done.code == Exit.BAD_INPUT
+    assert "draining lane bat00 needs a reason" in done.err
+
+
+def test_provisioning_says_at_once_what_it_packs_and_at_the_end_what_is_kept(lanes: Shell) -> None:
+    wheels = lanes.home.path / "wheels"
+    told = lanes.home.lane_root("bat00") / "provision.json"
+    said = {"ok": True, "message": "lane bat00 would get 2 packages", "data": {"packages": 2, "there": False}}
+    process = None
+    with answering(lanes.home, provision=said) as controller:
+        with controller.paused():
+            told.parent.mkdir(parents=True)
+            told.write_text(json.dumps({"step": "packing numpy", "done": 1, "of": 2}))
+            process = lanes.start("lane", "provision", "bat00", "--plan")
+            assert process.stderr is not None
+            assert (
+                process.stderr.readline() == f"packing what is missing of 2 wheels, once; they are kept in {wheels}\n"
+            )
+            wheels.mkdir()
+            (wheels / "numpy.whl").write_bytes(b"x" * 2048)
+        out, _err = process.communicate(timeout=30)
+        assert "Nothing was done on the lane." in out
+        assert f"2.0 KiB of wheels were packed and are kept in {wheels}" in out
+        assert "are kept" not in lanes.ok("lane", "provision", "bat00", "--plan").out  # nothing more was packed

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import time
 
 import pytest
 
 from core.errors import Exit
 from core.home import Home
-from core.journal import Event, Journal, Role
+from core.journal import Event, Journal, Role, query
+from core.live import LiveAttempt, LiveWriter
 from core.states import EventKind as K
 from lab import main
 from lab.output import human
+from lab.output import job as look
 from lab.output.page import Page, cells
 from lab.output.table import Column, lay_out
 from tests.lab.journals import many_jobs
 from tests.lab.shell import Shell, shell  # noqa: F401
+from tests.lab.toys import finish
 from tests.support import wait_for
 
 
@@ -67,6 +71,40 @@ def test_one_id_shows_everything(home: Home, capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     for text in ("10  toy number 10  ✗ failed", "alpha=10", "time limit", "tenth", "ATTEMPT", "next: lab logs 10"):
         assert text in shown
+
+
+def test_a_lane_out_of_reach_is_what_is_said_of_its_job(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    def lane(state: str) -> None:
+        with Journal.open(home, Role.CONTROLLER) as journal, journal.transaction() as tx:
+            tx.append(K.LANE, lane="local", data={"state": state, "reason": ""})
+
+    def said(*args: str) -> str:
+        assert main.main(["status", *args]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    report = {"job": 28, "attempt": 1, "phase": "running", "beat": 1, "step": 7}
+    live = LiveWriter(home)
+    live.write([report])
+    live.link("local", {"age_s": 250.0, "error": "no answer"})
+    with sqlite3.connect(home.live) as conn:
+        conn.execute("UPDATE beat SET changed = changed - 300")
+    lane("unreachable")
+    away = "local unreachable for 4m10s, it may well run on; `lab lane down local` requeues it"
+    for args in ((), ("28",)):
+        words = said(*args)
+        assert f"step 7; {away}" in words
+        assert "no heartbeat" not in words
+    lane("up")
+    words = said()
+    assert "step 7; no heartbeat for 5m" in words
+    assert "unreachable" not in words
+    silent = {"age_s": 250.0, "error": "silent until 18:20 for its admission", "on_purpose": True}
+    live.link("local", {**silent, "silent_until": time.time() + 60})
+    words = said()
+    assert "step 7; local is silent until 18:20 for its admission" in words
+    assert "no heartbeat" not in words, "it is not to be heard"
+    live.link("local", {**silent, "silent_until": time.time() - 60})
+    assert "no heartbeat for 5m" in said(), "nobody ended that"
 
 
 def test_json_has_a_schema_and_whole_values(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,6 +248,73 @@ def test_waiting_says_once_that_no_controller_runs(shell: Shell, monkeypatch: py
         watch.look(now)
     assert len(said) == 1
     assert "the controller does not run" in said[0]
+
+
+def test_waiting_says_why_once_and_again_when_it_is_another_reason(
+    shell: Shell,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from lab import wait
+    from lab.session import Session
+
+    many_jobs(shell.home, 3)
+    here = Session()
+    here.home_given = shell.home.path
+    said: list[str] = []
+    why = "job 3 has 4 jobs before it"
+    monkeypatch.setattr(here.out, "remark", said.append)
+    monkeypatch.setattr("lanes.start.controller_alive", lambda _: True)
+    monkeypatch.setattr("lab.explain.why_waits", lambda *_: why)
+    watch = wait._Reasons(here)
+    with here.reading() as journal:
+        waits = [query.job(journal.conn, 3)]
+        watch.look(journal, waits, 0.0)
+        assert not said
+        for now in (2.0, 2.5, 5.0):
+            watch.look(journal, waits, now)
+        assert said == [why]
+        why = "job 3 has 2 jobs before it"
+        watch.look(journal, waits, 8.0)
+        assert len(said) == 1
+        why = "job 3 waits for a lane to come up"
+        watch.look(journal, waits, 11.0)
+        assert said[1:] == [why]
+        watch.look(journal, [query.job(journal.conn, 1)], 20.0)  # one that has ended
+        assert len(said) == 2
+
+
+def test_a_step_of_an_expected_last_one_is_progress(shell: Shell) -> None:  # noqa: F811
+    shell.ok("submit", "toy", "--expect-step", "60")
+    shell.ok("submit", "toy", "--set", "alpha=2")
+    with Journal.open(shell.home, Role.CONTROLLER) as journal:
+        with journal.transaction() as tx:
+            for i in (1, 2):
+                tx.append(K.PLACED, job=i, attempt=1, lane="local", data={"nonce": "n", "grant": {"cores": 1}})
+                tx.append(K.STARTED, job=i, attempt=1, lane="local", data={"pid": 1, "boot": "b"})
+        live = LiveWriter(shell.home)
+        live.write({"job": i, "attempt": 1, "phase": "running", "beat": 1, "step": 30} for i in (1, 2))
+        live.close()
+        job = query.with_attempts(journal.conn, [query.job(journal.conn, 1)])[0]
+    lines = shell.ok("status").out.splitlines()
+    assert "30/60 (50%)" in lines[1]
+    assert "step 30" in lines[2]
+    own = LiveAttempt("running", 1, 0.1, 30, 1.0, 4.0, "", None, 1, 0)
+    assert look.with_goal(own, job) is own  # what a job says itself counts
+
+
+def test_the_time_is_that_of_the_last_attempt_everywhere(shell: Shell) -> None:  # noqa: F811
+    shell.ok("submit", "toy")
+    with Journal.open(shell.home, Role.CONTROLLER) as journal:
+        with journal.transaction() as tx:
+            tx.append(K.PLACED, job=1, attempt=1, lane="local", data={"nonce": "n", "grant": {"cores": 1}})
+            data = {"state": "lost", "cause": "unreachable", "message": "", "seconds": None, "parts": []}
+            tx.append(K.ATTEMPT_ENDED, job=1, attempt=1, lane="local", data=data)
+            tx.append(K.REQUEUED, job=1, data={"cause": "unreachable", "reason": "attempt 1: unreachable"})
+        assert look.run_time(query.with_attempts(journal.conn, [query.job(journal.conn, 1)])[0], 9e9) is None
+    finish(shell.home, 1, seconds=61.0)
+    assert "1m01s" in shell.ok("status").out.splitlines()[1]
+    assert "1m01s" in shell.ok("status", "1").out.splitlines()[0]
+    assert "attempt 2 on local in 1m01s" in shell.ok("explain", "1").out
 
 
 def page(width: int | None) -> Page:

@@ -214,3 +214,30 @@ def test_wide_tables_say_what_has_no_room() -> None:
     first = table.replace_schema_metadata({"lab.headline": "b,same"})
     assert table_lines(Page(40, False, True, True), first)[0].split() == ["b", "a"]
     assert table_lines(Page(None, False, True, False), table)[0].split() == list(rows)
+    # What it came to keeps its place, and others give way.
+    judged = table.append_column("verdict", pa.array(["good", "good", "bad"]))
+    assert table_lines(Page(20, False, True, True), judged)[0].split() == ["a", "b", "verdict"]
+
+
+def test_a_job_without_tables_or_files_says_so_and_no_folder_is_made(
+    shell: Shell,  # noqa: F811
+) -> None:
+    for alpha in (1, 2, 3):
+        shell.ok("submit", "toy", "--set", f"alpha={alpha}")
+    finish(shell.home, 1)
+    finish(shell.home, 2, state="failed", cause="error")
+    finish(shell.home, 3, state="failed", cause="error", artifacts={"half.txt": "h"})
+    done = shell("results", "1")
+    assert done.code == Exit.NOT_FOUND
+    assert "job 1 (toy) has no tables" in done.err
+    assert "no committed results of job 2" in shell("results", "2").err
+    done = shell("fetch", "1")
+    assert done.code == Exit.NOT_FOUND
+    assert "job 1 has nothing to fetch: it kept no artifacts and no tables" in done.err
+    assert "job 2 has nothing to fetch: it failed" in shell("fetch", "2").err
+    assert not list(shell.cwd.glob("job-*"))
+    shown = shell.ok("fetch", "3").out
+    assert "artifacts/half.txt" in shown
+    assert "job 3 failed: this is what attempt 1 left" in shown
+    shell.ok("fetch", "1", "--all")
+    assert (shell.cwd / "job-1" / "log.txt").exists()

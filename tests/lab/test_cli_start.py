@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from core.errors import Exit
+from core.home import Home
+from core.journal import Journal, Role
+from core.states import EventKind as K
 from lab import cli, main
 from tests.lab.journals import many_jobs
 from tests.lab.shell import Shell, shell  # noqa: F401
@@ -123,6 +126,59 @@ def test_our_own_bug_has_a_traceback_and_says_so(
     shown = capsys.readouterr().err
     assert "Traceback" in shown
     assert shown.splitlines()[-1].startswith("lab: this is a bug of lab, not of yours (RuntimeError)")
+
+
+def test_an_up_gives_way_to_a_down_that_was_asked_after_it(
+    shell: Shell,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    many_jobs(shell.home, 1)
+
+    def asked(home: Home) -> bool:
+        with Journal.open(home, Role.CLIENT) as journal, journal.transaction() as tx:
+            tx.append(K.DOWN_ASKED, data={"kill": False})
+        return True
+
+    monkeypatch.setenv("LAB_HOME", str(shell.home.path))
+    monkeypatch.setattr("lanes.start.ensure_controller", asked)
+    assert main.main(["up", "--timeout", "60s"]) == Exit.UNAVAILABLE
+    assert "was asked to go down meanwhile" in capsys.readouterr().err
+
+
+def test_a_down_is_content_with_the_controller_that_it_was_about(
+    shell: Shell,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One that is up again before anybody saw it away is there because somebody asked for it after that."""
+    many_jobs(shell.home, 1)
+
+    def obey(home: Home) -> None:
+        with Journal.open(home, Role.CONTROLLER) as journal, journal.transaction() as tx:
+            tx.append(K.CONTROLLER_DOWN, data={"why": "asked"})
+            tx.append(K.CONTROLLER_UP, data={"pid": 2})
+
+    monkeypatch.setenv("LAB_HOME", str(shell.home.path))
+    monkeypatch.setattr("lanes.start.controller_alive", lambda _: True)
+    monkeypatch.setattr("lanes.start.wake", obey)
+    assert main.main(["down", "--timeout", "5s"]) == 0
+    said = capsys.readouterr().out
+    assert "the controller is down" in said
+    assert "another one is up, for which somebody asked after that" in said
+    # The twin: one that has only forgotten, for it was just starting, is asked again.
+    forgot: list[int] = []
+
+    def forget(home: Home) -> None:
+        forgot.append(1)
+        with Journal.open(home, Role.CONTROLLER) as journal, journal.transaction() as tx:
+            tx.append(K.CONTROLLER_UP, data={"pid": 3})
+        if len(forgot) == 3:
+            obey(home)
+
+    monkeypatch.setattr("lanes.start.wake", forget)
+    assert main.main(["down", "--timeout", "30s"]) == 0
+    assert len(forgot) == 3
 
 
 def test_ctrl_c_is_130(

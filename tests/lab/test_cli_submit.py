@@ -82,12 +82,39 @@ def test_the_same_job_is_answered_and_nothing_runs(shell: Shell) -> None:  # noq
     finish(shell.home, 1, rows=[{"cell": "a", "err": 0.5}])
     events = shell.events()
     done = shell.ok("submit", "toy")
-    assert done.out == "1  toy  ✓ already done (same key): nothing runs; see `lab results 1`\n"
+    assert done.out == (
+        "1  toy  ✓ already done by job 1 on local (same inputs, code and parameters): nothing runs; "
+        "see `lab results 1`\n"
+    )
     assert shell.ok("submit", "toy", "--wait").out == done.out
     shown = shell.ok("submit", "toy", "--wait", "--results").out
     assert "toys  1 row" in shown
     assert shell.events() == events
     assert shell.ok("submit", "toy", "--force", "-q").out == "2\n"
+
+
+def test_an_answer_of_another_lane_says_where_it_ran(shell: Shell) -> None:  # noqa: F811
+    shell.home.path.mkdir()
+    lanes = "lanes:\n  local: {transport: local}\n  bat00: {transport: ssh, host: bat00}\n"
+    (shell.home.path / "cluster.yaml").write_text(lanes)
+    shell.ok("submit", "toy")
+    finish(shell.home, 1)
+    told = shell.ok("submit", "toy", "--lane", "bat00").out
+    assert "already done by job 1 on local" in told
+    assert "--force runs it on bat00" in told
+    assert "--force" not in shell.ok("submit", "toy", "--lane", "local").out
+    assert "queued" in shell.ok("submit", "toy", "--lane", "bat00", "--force").out
+    two = shell("submit", "toy", "--lane", "local", "--lane", "bat00")
+    assert two.code == Exit.BAD_INPUT
+    assert two.err.startswith("lab: --lane names local and bat00, and a job runs on one lane")
+    assert shell("submit", "toy", "--lane", "local", "--lane", "local").code == Exit.OK
+
+
+def test_a_command_without_a_program(shell: Shell) -> None:  # noqa: F811
+    done = shell("submit", "command")
+    assert done.code == Exit.BAD_INPUT
+    assert "put the program after --" in done.err
+    assert shell.events() == 0
 
 
 def test_same_key_makes_no_second_job(shell: Shell) -> None:  # noqa: F811
@@ -136,7 +163,7 @@ def test_waiting_for_a_failure_tells_why_and_ends_with_1(shell: Shell) -> None: 
     finish(shell.home, 1, state="failed", cause="error")
     out, _err = process.communicate(timeout=30)
     assert process.returncode == Exit.JOB_FAILED
-    assert "✗ failed  0.0s  it broke" in out
+    assert "✗ failed  1.5s  it broke" in out  # the time of its attempt
     assert "| log of 1" in out
 
 
@@ -156,7 +183,7 @@ def test_ctrl_c_stops_watching_only(shell: Shell) -> None:  # noqa: F811
     process = shell.start("submit", "toy", "--wait")
     wait_for(lambda: shell.jobs(), "the submit")
     assert process.stderr is not None
-    heard = process.stderr.readline()  # "1  queued": it watches now
+    heard = process.stderr.readline()  # "job 1 toy  queued": it watches now
     process.send_signal(signal.SIGINT)
     _out, err = process.communicate(timeout=30)
     assert process.returncode == Exit.INTERRUPTED

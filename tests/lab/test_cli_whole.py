@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +14,9 @@ import pytest
 
 from core.errors import Exit
 from core.home import Home
+from core.journal import Journal, query
 from core.states import JobState
-from tests.support import lab, wait_state
+from tests.support import controller_pid, lab, wait_for, wait_state
 
 SLOW = "import time\nfor i in range(600):\n    print(i, flush=True)\n    time.sleep(0.1)\n"
 
@@ -38,7 +42,7 @@ def test_submit_and_wait_to_the_end(shared_home: Home, folder: Path, tmp_path_fa
     done = lab(shared_home, *typed, cwd=folder)
     job_id = done.stdout.split()[0]
     assert "✓ succeeded" in done.stdout
-    assert "running on local" in done.stderr
+    assert re.search(r"^job \d+ \S.*  running on local$", done.stderr, re.M), "in a log, a number alone says nothing"
     fetched = tmp_path_factory.mktemp("fetched") / "mine"  # not in the code root: that would change the code
     lab(shared_home, "fetch", job_id, "-o", str(fetched))
     assert (fetched / "artifacts" / "out.txt").read_text() == "x"
@@ -89,3 +93,34 @@ def test_hold_then_release(shared_home: Home, folder: Path) -> None:
     wait_state(shared_home, int(job_id), JobState.SUCCEEDED)
     assert "held\n" in lab(shared_home, "logs", job_id).stdout
     assert "was up already" in lab(shared_home, "up").stdout
+
+
+def reads(pid: int, home: Home) -> bool:
+    """Has that process the journal open?"""
+    try:
+        files = [str(f.readlink()) for f in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return False
+    return any(f.startswith(str(home.journal)) for f in files)
+
+
+def test_an_up_that_comes_after_a_down_wins(lab_home: Home) -> None:
+    """The controller does not get to what was asked before both are there."""
+    lab(lab_home, "up")
+    first = controller_pid(lab_home)
+    os.kill(first, signal.SIGSTOP)
+    try:
+        down = lab(lab_home, "down", "--timeout", "0.3s", check=False)
+        assert down.returncode == Exit.UNAVAILABLE
+        environment = {**os.environ, "LAB_HOME": str(lab_home.path)}
+        up = subprocess.Popen([sys.executable, "-P", "-m", "lab", "up", "-q"], env=environment)
+        wait_for(lambda: reads(up.pid, lab_home) or up.poll() is not None, "`lab up` to look")
+    finally:
+        os.kill(first, signal.SIGCONT)
+    assert up.wait(120) == 0
+    assert controller_pid(lab_home) != first
+    with Journal.open(lab_home) as journal:
+        said = query.controller(journal.conn)
+        assert said is not None
+        assert said[1] is None
+        assert query.down_wish(journal.conn) is None

@@ -88,7 +88,7 @@ def test_a_sweep_that_left_nothing_is_not_verified(home: Home, swept: int) -> No
         empty = sweep(tx, {"a": [7, 8]})
         end(tx, empty, "failed")
     (found,) = checked(home, empty)
-    assert found.problems == (f"sweep {empty} is failed: there is nothing sealed to verify",)
+    assert found.problems == (f"sweep {empty} failed: there is nothing sealed to verify",)
     with Journal.open(home) as journal, pytest.raises(NotFound, match=f"no committed results of sweep {empty} "):
         read_table(home, journal.conn, "t", [empty])
     assert checked(home, swept)[0].ok

@@ -62,7 +62,7 @@ def test_what_a_queued_job_waits_for(home: Home, ask: Submit) -> None:
     second = ask(alpha=2, request={"after": ["1"]}).id
     assert told(home, second).sentence == "job 2 waits for job 1, which is queued"
     third = ask(alpha=3).id
-    assert told(home, third).sentence == "job 3 has 1 jobs before it (priority, then age); it would go to local"
+    assert told(home, third).sentence == "job 3 has 1 job before it (priority, then age); it would go to local"
     event(home, K.PLACED, job=1, attempt=1, lane="local", data={"nonce": "n", "grant": {"cores": 2}})
     assert told(home, third).sentence == ("job 3 waits for room: local: 0 cores free, 1 needed; it is the next")
     lane(home, "draining", "new disk")
@@ -79,8 +79,8 @@ def test_held_skipped_and_impossible(home: Home, here: Path, ask: Submit) -> Non
     assert told(home, held).sentence == f"job {held} is held: it waits until `lab release {held}`"
     finish(home, 1, state="failed", cause="error")
     never = ask(alpha=3, request={"after": ["1"]}).id
-    assert "will be skipped: it needs job 1 to succeed, which is failed" in told(home, never).sentence
-    assert told(home, 1).sentence == "job 1 is failed, attempt 1 on local (error): it broke"
+    assert "will be skipped: it needs job 1 to succeed, which failed" in told(home, never).sentence
+    assert told(home, 1).sentence == "job 1 failed, attempt 1 on local (error): it broke"
     wide = ask(alpha=4, request={"needs": {"cores": 2}}).id
     event(home, K.LANE, lane="local", data={"state": "up", "info": {"cores": 1}})
     assert "waits for a lane that can take it: local has 1 cores, 2 needed" in told(home, wide).sentence
@@ -125,7 +125,7 @@ def test_undeclared_files_are_named(home: Home, ask: Submit) -> None:
     first = ask().id
     finish(home, first, undeclared=["/data/a.csv", "/data/b.csv"])
     said = told(home, first)
-    assert said.sentence == "job 1 succeeded: attempt 1 on local in 1.5 s"
+    assert said.sentence == "job 1 succeeded: attempt 1 on local in 1.5s"
     assert said.details[0].startswith("it read files that were not declared: /data/a.csv, /data/b.csv; so it never")
     again = told(home, ask().id)
     assert again.details[-1] == "job 1 is the same but read files that were not declared"
@@ -138,3 +138,46 @@ def test_forced_and_rerun(home: Home, here: Path, ask: Submit) -> None:
     assert "job 1 is the same and succeeded" in told(home, forced).details[-1]
     with Journal.open(home) as journal:
         assert query.job(journal.conn, forced).key == query.job(journal.conn, first).key
+
+
+@pytest.mark.usefixtures("running")
+def test_the_attempt_that_was_lost_last_is_named_too(home: Home, ask: Submit) -> None:
+    first = ask().id
+    lane(home)
+    for n in (1, 2):
+        event(home, K.PLACED, job=first, attempt=n, lane="local", data={"nonce": "n", "grant": {"cores": 1}})
+        data = {"state": "lost", "cause": "unreachable", "message": f"gone {n}", "parts": []}
+        event(home, K.ATTEMPT_ENDED, job=first, attempt=n, lane="local", data=data)
+        event(home, K.REQUEUED, job=first, data={"cause": "unreachable", "reason": f"attempt {n}: unreachable"})
+    said = told(home, first).details
+    assert [x for x in said if x.startswith("attempt ")] == [
+        "attempt 1 on local was lost (unreachable): gone 1",
+        "attempt 2 on local was lost (unreachable): gone 2",
+    ]
+    finish(home, first, state="failed", cause="error")
+    assert sum(x.startswith("attempt ") for x in told(home, first).details) == 2  # the third is in the sentence
+
+
+def test_a_job_is_not_compared_with_itself_or_another_program(home: Home, here: Path) -> None:
+    def run(*argv: str) -> int:
+        request = Request("command", {"argv": list(argv)}, code="none", literal=True)
+        return submit(home, [request], cwd=here)[0].id
+
+    first = run("python3", "train.py", "--alpha", "1")
+    finish(home, first, undeclared=["/data/a.csv"])
+    assert not [x for x in told(home, first).details if "is the same but" in x]
+    other = run("python3", "score.py", "--alpha", "1")
+    assert told(home, other).nearest is None
+    assert not [x for x in told(home, other).details if "first job of its kind" in x]
+    assert told(home, run("python3", "train.py", "--alpha", "2")).nearest == first
+
+
+def test_a_nonce_is_no_difference(home: Home, here: Path) -> None:
+    def run(**params: object) -> int:
+        return submit(home, [Request("smoke", params, literal=True)], cwd=here)[0].id
+
+    first, twin = run(nonce="a", steps=1), run(nonce="b", steps=1)
+    assert told(home, twin).nearest is None
+    said = told(home, run(nonce="c", steps=2))
+    assert said.nearest in (first, twin)
+    assert said.details[-1].endswith("it differs in parameter steps: 2 here, 1 there")

@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 from core.cluster import load
+from core.grid import Grid
 from core.home import Home
 from core.journal import Journal, Role, query
+from core.live import LiveWriter
 from core.states import EventKind as K
 from lab.capacity import lane_books
+from lab.commands._plan import PlanReport
 from lab.explain import Explanation, explain
+from lab.output import Page
 from lab.plan import plan
 from lab.ranking import Ranked
 from lab.submission import Request
@@ -118,6 +122,42 @@ def test_a_plan_shows_the_same(taught: Home, here: Path, toy: Path) -> None:
     assert planned.lane == "quick"
     assert [r.lane for r in planned.lanes][:2] == ["quick", "slow"]
     assert planned.lanes[0].takes_s == pytest.approx(20, rel=0.2)
+    assert planned.expected_s == planned.lanes[0].takes_s, "the plan and the ranking beside it say one thing"
+    # The twin: the median of the kind says nothing of this one.
+    (longer,) = plan(taught, [Request("toy", {"alpha": 3, "label": "planned"})], cwd=here)
+    assert longer.expected_s == pytest.approx(30, rel=0.2)
+
+
+def test_the_cells_of_a_sweep_are_not_all_alike(taught: Home, here: Path, toy: Path) -> None:
+    request = Request("toy", {"label": "planned"}, grid=Grid.of({"alpha": [1, 2, 3]}), literal=True)
+    (planned,) = plan(taught, [request], cwd=here)
+    assert planned.lanes[0].takes_s == pytest.approx(10, rel=0.2), "that of its first cell"
+    assert planned.expected_s == pytest.approx(10 + 20 + 30, rel=0.2)
+    words = list(PlanReport([planned]).text(Page(120, False, True, False)))
+    assert words.index("Its first cell:") < next(i for i, line in enumerate(words) if "KNOWN FROM" in line)
+
+
+def test_a_lane_without_a_warm_worker_for_it_says_why(taught: Home, ask: Submit) -> None:
+    """As the controller writes it into the live view, for it alone knows."""
+    job = ask(alpha=2, label="new").id
+    with Journal.open(taught) as journal:
+        spec = query.job(journal.conn, job).spec
+    live = LiveWriter(taught)
+    why = "its workers failed to start twice; tried again in a minute"
+    live.lane("quick", {"cores": 4, "barred": {spec: why, "other": "x"}})
+    live.lane("slow", {"cores": 4, "barred": {"other": "y"}})
+    said = told(taught, job)
+    lanes = by_name(said.lanes)
+    assert said.lane == "slow"
+    assert (lanes["quick"].can, lanes["quick"].why) == (False, f"no warm worker for it now: {why}")
+    assert lanes["slow"].can
+    # The twins: with no lane left it runs by itself, and what is free again is not barred.
+    live.lane("slow", {"cores": 4, "barred": {spec: why}})
+    assert told(taught, job).lane == "quick"
+    live.lane("quick", {"cores": 4, "barred": {}})
+    live.lane("slow", {"cores": 4, "barred": {}})
+    assert by_name(told(taught, job).lanes)["quick"].can
+    live.close()
 
 
 def test_what_has_ended_has_no_ranking(taught: Home) -> None:

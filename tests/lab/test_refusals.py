@@ -30,7 +30,7 @@ REFUSALS: list[tuple[str, dict[str, Any], type[LabError], str]] = [
     ("needy", {}, BadInput, "needs the package no-such-distribution, which is not installed"),
     ("toy", {"params": {"alpah": 1}}, BadInput, "kind toy has no parameter `alpah`; did you mean `alpha`?"),
     ("toy", {"params": {"alpha": "much"}}, BadInput, "`alpha` of kind toy is 'much': it must be a valid number"),
-    ("toy", {"params": {"alpha": "-1"}}, BadInput, "it must be greater than 0; how strongly"),
+    ("toy", {"params": {"alpha": "-1"}}, BadInput, "it must be greater than 0; `alpha`: how strongly"),
     ("toy", {"params": {"alpha": ".nan"}}, BadInput, "parameter `alpha` of kind toy is nan"),
     ("toy", {"params": {"alpha": ".inf"}}, BadInput, "is inf, which is no number"),
     ("toy", {"params": {"sizes": "[1, x]"}}, BadInput, "`sizes[1]` of kind toy is 'x'"),

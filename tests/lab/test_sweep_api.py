@@ -58,7 +58,7 @@ def test_what_failed_and_again(lab: Lab) -> None:
     with pytest.raises(BadInput, match="no cell of sweep 1 has failed"):
         sweep.rerun_failed()
     run(lab, sweep, failed=(2,))
-    with pytest.raises(JobFailed, match=r"sweep 1 is failed: 2/3, 1 failed; first: 1\.2 alpha=2\.0: it broke"):
+    with pytest.raises(JobFailed, match=r"sweep 1 failed: 2/3, 1 failed; first: 1\.2 alpha=2\.0: it broke"):
         sweep.wait()
     assert sweep.wait(check=False).state == "failed"
     assert [j.id for j in sweep.failed()] == [3]
@@ -85,7 +85,7 @@ def test_progress_is_shown_when_asked(lab: Lab, capsys: pytest.CaptureFixture[st
     sweep = lab.sweep("toy", grid={"alpha": [1, 2]})
     with pytest.raises(StillRunning):
         sweep.wait(timeout=0.01, progress=True)
-    assert "1  queued" in capsys.readouterr().err
+    assert "sweep 1 toy alpha 2  queued" in capsys.readouterr().err
     run(lab, sweep)
     sweep.wait()
     assert capsys.readouterr().err == ""

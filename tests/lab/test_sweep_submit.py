@@ -345,7 +345,8 @@ def test_plan(home: Home, here: Path, sweep: Sweep) -> None:
     sweep(alpha=[3])
     planned = plan(home, [request], cwd=here)[0]
     assert (planned.done, planned.live, planned.to_run) == (1, 1, 2)
-    assert planned.expected_s == 3.0
+    assert planned.expected_s is not None
+    assert 3.0 <= planned.expected_s <= 9.0, "two cells of 1.5 s, and the doubt of that"
     assert 1 <= planned.at_once <= 2
     with Journal.open(home) as journal:
         assert len(query.sweeps(journal.conn)) == 2

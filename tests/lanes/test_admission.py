@@ -20,7 +20,7 @@ from lanes.admission.words import attainable
 from lanes.agent import machine
 from lanes.agent.probe import Probes
 from lanes.joined.checks import here
-from lanes.transport import CallTimeout, LinkDown, LinkRefused, RemoteError
+from lanes.transport import CallTimeout, LinkDown, LinkRefused, RemoteError, Unreachable
 from tests.lanes.admission import CARD, DISK, MACHINE, PACKAGES, World, data_of, unreachable
 
 GROUND = ["reachable", "trusted", "authenticated", "python", "environment", "device", "disk"]
@@ -102,6 +102,41 @@ def test_a_lane_out_of_reach_loses_nothing(world: World) -> None:
     assert world.rungs() == {"reachable": False}
     assert world.roles() == {}, "that it cannot be reached takes nothing from a lane"
     assert world.clock >= world.tools.reach_s, "a connection may be in the making for a while"
+
+
+def test_what_the_network_is_sure_of_is_believed_soon(world: World) -> None:
+    """Unlike a connection that is in the making: see above."""
+    knocks = 0
+
+    def hello() -> Any:
+        nonlocal knocks
+        knocks += 1
+        world.state["tries"] += 1
+        raise Unreachable("bat00.lab:22 cannot be reached (No route to host)")
+
+    world.answers["hello"] = hello
+    answer = probe(world, {}, world.tools)
+    assert not answer["ok"]
+    assert "No route to host" in answer["message"]
+    assert knocks == 2
+    assert world.clock < 2.0
+
+
+def test_what_the_network_said_before_the_knock_is_not_believed(world: World) -> None:
+    calls = 0
+
+    def hello() -> dict[str, Any]:
+        nonlocal calls
+        calls += 1
+        if calls < 5:  # the tries that count are still to come
+            world.state["tries"] = -1
+            raise Unreachable("no route")
+        return dict(MACHINE)
+
+    world.knock = lambda: None  # type: ignore[method-assign]
+    world.state["tries"] = -1
+    world.answers["hello"] = hello
+    assert probe(world, {}, world.tools)["ok"]
 
 
 def test_a_refusal_from_before_the_knock_is_not_believed(world: World) -> None:
@@ -386,8 +421,9 @@ def test_a_first_epoch_without_a_checkpoint_is_none(world: World) -> None:
 
 def test_a_step_that_ran_on_another_machine_proves_nothing(world: World) -> None:
     world.ends["smoke"] = lambda job: world.well(job, hostname="mini")
-    admit(world, data_of(world, "eval"), world.tools)
+    answer = admit(world, data_of(world, "eval"), world.tools)
     assert "ran on a machine called mini, not bat00" in world.failed()["message"]
+    assert "for eval: first step: " in answer["message"], "a rung has one name, wherever it is told"
 
 
 @pytest.mark.parametrize(
@@ -530,6 +566,19 @@ def test_a_machine_that_slept_is_seen_by_what_it_did_not_do(world: World) -> Non
 def test_an_attempt_that_came_to_its_end_and_was_fetched_meanwhile_is_fine(world: World) -> None:
     world.away = lambda seconds: world._finish("outlives")
     assert admit(world, data_of(world, "eval"), world.tools)["ok"]
+
+
+def test_an_attempt_that_ends_soon_after_the_closing_proves_too_little(world: World) -> None:
+    """It ended well, 20 s into the two minutes: nothing was seen of the rest."""
+
+    def soon(_seconds: float) -> None:
+        assert world.report is not None
+        world.report.update(phase="ended", outcome={"cause": "ok"}, step=22, metrics=world.metrics(22))
+
+    world.away = soon
+    admit(world, data_of(world, "eval"), world.tools)
+    assert world.failed()["rung"] == "outlives"
+    assert "had only 20 steps left" in world.failed()["message"]
 
 
 def test_an_attempt_that_ended_before_the_closing_proves_nothing(world: World) -> None:

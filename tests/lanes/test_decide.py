@@ -57,7 +57,7 @@ def test_an_error_of_the_program_is_not_retried_unless_asked() -> None:
     assert kinds(conclude(job(), attempt(1), [attempt(1)], spec, end))[-1] is EventKind.REQUEUED
     again = conclude(job(), attempt(2), [attempt(1, Cause.ERROR), attempt(2)], spec, end)
     assert kinds(again)[-1] is EventKind.JOB_ENDED
-    assert "retried 1 times" in again[-1].data["reason"]
+    assert "(retried 1 time)" in again[-1].data["reason"]
 
 
 def test_each_cause_has_its_own_bound() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from lanes.notify import Hook, News, run_hook
 from lanes.roster import Roster
 from lanes.start import controller_alive, ensure_controller, wake
 from tests.lanes.cells import Submitter, grid, wait_end
-from tests.support import tail, wait_for
+from tests.support import end_all, kill, processes, tail, wait_for
 
 import toysweep  # isort: skip
 
@@ -189,11 +191,32 @@ def test_jobs_and_sweeps_are_told_once(
     assert by["sweep-finished", made["fine"]]["home"] == str(home.path)
 
 
-def test_a_hook_that_hangs_holds_up_nothing(tmp_path: Path, lab_home: Home) -> None:
+@pytest.fixture
+def hooked_home(tmp_path: Path, lab_home: Home) -> Iterator[Home]:
+    """Hooks that still run when the controller is killed are nobody's: they are ended here."""
+    home = Home(lab_home.path, tmp_path / "cluster.yaml")
+    yield home
+    end_all(home)  # who would start others
+    for pid in (found := hooks(home)):
+        kill(pid)
+    wait_for(lambda: not hooks(home), f"the hooks to be gone: {found}")
+
+
+def hooks(home: Home) -> list[int]:
+    """Living processes that were started as a hook of this home, or by one."""
+    mark, ours, found = f"LAB_HOME={home.path}".encode(), processes(home), set[int]()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.add(int(entry.name))
+    return sorted(found - ours.keys())
+
+
+def test_a_hook_that_hangs_holds_up_nothing(tmp_path: Path, hooked_home: Home) -> None:
     write(tmp_path / "hangs", f"#!/bin/sh\necho x >> {tmp_path}/calls\nsleep 600\n")
     file = tmp_path / "cluster.yaml"
     file.write_text("lanes:\n  local:\nnotify: [./hangs]\n")
-    home = Home(lab_home.path, file)
+    home = hooked_home
     sub = Submitter(home, toysweep.Toy())
     jobs = [sub.job({"i": i}) for i in range(20)]
     s = sub.sweep(grid(200, fail=range(0, 200, 10)))
@@ -202,6 +225,7 @@ def test_a_hook_that_hangs_holds_up_nothing(tmp_path: Path, lab_home: Home) -> N
     assert wait_end(home, s).state is JobState.FAILED
     assert all(wait_end(home, j).state is JobState.SUCCEEDED for j in jobs)
     assert (tmp_path / "calls").exists()
+    assert hooks(home)
 
 
 # A lane that no longer answers.

@@ -122,9 +122,12 @@ def test_pooled_jobs_that_come_one_after_the_other(shared_home: Home, sub: Submi
     assert [s for i, s in enumerate(states) if i % 20 != 7] == [S.SUCCEEDED] * 57
     assert {states[i] for i in (7, 27, 47)} <= {S.SUCCEEDED, S.CANCELLED}
     with Journal.open(shared_home) as journal:
-        spans = [c for e in query.events(journal.conn) if e.kind == K.BATCH_PLACED for c in e.data["cells"]]
-    placed = [j for j in made if sum(first <= j <= last for first, last, _ in spans) > 1]
-    assert placed == []
+        events = list(query.events(journal.conn))
+    spans = [c for e in events if e.kind == K.BATCH_PLACED for c in e.data["cells"]]
+    # What a slow worker had not begun when the time of its batch was up went back, and was placed again: that is right.
+    back = [c for e in events if e.kind == K.BATCH_ENDED for c in e.data["back"]]
+    times = {j: sum(a <= j <= b for a, b, _ in spans) - sum(a <= j <= b for a, b, _ in back) for j in made}
+    assert {j: n for j, n in times.items() if n > 1} == {}
     assert "a bug of ours" not in tail(shared_home)
 
 

@@ -17,15 +17,19 @@ from core.home import Home
 from core.journal import Event, Journal, Role, query
 from core.journal.query import Attempt
 from core.live import LiveWriter, read_lanes
+from core.spec import Needs
 from core.states import AttemptState, Cause, EventKind, JobState, LaneState
 from lanes import asks as asking
 from lanes import lookups, roster
 from lanes.asks import Asks
 from lanes.attempts import Attempts
 from lanes.carrier.errors import BadHarvest
+from lanes.dispatch import Dispatch
 from lanes.handle import LaneHandle
 from lanes.later import Later, Message
-from lanes.mirror import Mirror
+from lanes.ledger import LaneBook
+from lanes.mirror import Mirror, Spec
+from lanes.pool.pool import Pool
 from lanes.remote import RemoteHandle
 from lanes.roster import GONE, Roster
 from lanes.transport import LinkDown
@@ -214,27 +218,379 @@ def test_the_same_trouble_is_one_line(bench: Bench, capsys: pytest.CaptureFixtur
 
 def test_a_lane_that_is_resumed_is_up_when_it_answers_and_not_before(bench: Bench) -> None:
     bench.begin()
-    bench.roster.up("mini", HELLO)
-    bench.roster.set_state("mini", LaneState.DOWN, "smoke")
-    bench.roster.leave("mini")
-    bench.roster.answered("mini")  # a frame that was under way
+    bench.roster.set_state("mini", LaneState.DRAINING, "tests")
     bench.roster.set_state("mini", LaneState.UP, "")
     assert bench.state == (LaneState.UNREACHABLE, "it has not answered yet")
     bench.roster.up("mini", HELLO)
     assert bench.state == (LaneState.UP, "")
 
 
+# A lane that was taken down.
+
+
+def taken_down(bench: Bench) -> None:
+    rewrite(bench, "lanes:\n  mini: {transport: ssh, host: mini.example}\n")
+    bench.begin()
+    bench.roster.up("mini", HELLO)
+    bench.roster.set_state("mini", LaneState.DOWN, "smoke")
+    bench.roster.leave("mini")
+
+
+def handled(monkeypatch: pytest.MonkeyPatch, *said: tuple[str, Any]) -> threading.Event:
+    """A climb that says `said` when it is let go on, and then that it has ended."""
+    go = threading.Event()
+
+    def climb(access: Any, data: dict[str, Any]) -> dict[str, Any]:
+        assert go.wait(10)
+        for what, body in said:
+            access.say(what, body)
+        access.knock()
+        return {"ok": True, "message": "climbed"}
+
+    monkeypatch.setattr("lanes.admission.admit", climb)
+    monkeypatch.setattr("lanes.admission.probe", climb)
+    return go
+
+
+def hear(bench: Bench, *, answers: int) -> None:
+    """What handlers say, as the controller hears it."""
+    wait_for(lambda: len(bench.said("answered")) >= answers, "the answers")
+    said, bench.inbox[:] = [*bench.inbox], []
+    for what, lane, body in said:
+        if what == "answered":
+            bench.asks.answer(*body)
+        elif what in asking.SAID:
+            bench.asks.hear(what, lane, body)
+
+
+REACHABLE = {"role": "", "rung": "reachable", "ok": False, "message": "it cannot be reached", "hint": ""}
+
+
+def test_a_lane_that_was_taken_down_is_down_until_a_climb_has_held(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken_down(bench)
+    handled(monkeypatch, ("rung", REACHABLE)).set()
+    ask(bench, "admit", jobs={})
+    bench.asks.look()
+    assert bench.state == (LaneState.DOWN, "smoke"), "while it climbs"
+    hear(bench, answers=1)
+    assert bench.state == (LaneState.DOWN, "smoke"), "that climb did not hold"
+    bench.roster.up("mini", HELLO)
+    bench.roster.answered("mini")
+    assert bench.state == (LaneState.DOWN, "smoke"), "that its link comes back is no climb"
+    assert not bench.m.books["mini"].view().open
+    for wish in (LaneState.UP, LaneState.DRAINING):
+        bench.roster.set_state("mini", wish, "")
+        assert bench.state == (LaneState.DOWN, "smoke")
+
+
+def test_a_climb_that_holds_brings_a_lane_back_that_was_taken_down(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken_down(bench)
+    handled(monkeypatch, ("admitted", {"role": "eval", "ok": True, "reason": ""})).set()
+    ask(bench, "admit", jobs={})
+    bench.asks.look()
+    bench.roster.up("mini", HELLO)
+    hear(bench, answers=1)
+    assert bench.state == (LaneState.UP, "")
+    assert bench.m.books["mini"].view().open
+
+
+def test_a_climb_from_before_it_was_taken_down_does_not_bring_it_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite(bench, "lanes:\n  mini: {transport: ssh, host: mini.example}\n")
+    bench.begin()
+    go = handled(monkeypatch, ("admitting", True), ("admitted", {"role": "eval", "ok": True, "reason": ""}))
+    ask(bench, "admit", jobs={})
+    bench.asks.look()
+    ask(bench, "down", reason="smoke")
+    bench.asks.look()
+    go.set()
+    hear(bench, answers=2)
+    assert bench.state == (LaneState.DOWN, "smoke")
+    assert not bench.m.books["mini"].admitting
+
+
+def test_what_is_asked_while_a_lane_is_taken_down_waits_for_that(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewrite(bench, "lanes:\n  mini: {transport: ssh, host: mini.example}\n")
+    bench.begin()
+    handled(monkeypatch).set()
+    down = ask(bench, "down", reason="smoke")
+    probe = ask(bench, "probe")
+    bench.asks.look()
+    hear(bench, answers=1)
+    assert [a.seq for a in query.open_asks(bench.conn)] == [probe]
+    hear(bench, answers=1)
+    assert query.open_asks(bench.conn) == []
+    assert bench.state == (LaneState.DOWN, "smoke")
+    assert down < probe
+
+
+# One climb at a time.
+
+
+def test_a_second_climb_is_refused_and_its_jobs_are_cancelled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewrite(bench, "lanes:\n  mini: {transport: ssh, host: mini.example}\n  other: {transport: ssh, host: b}\n")
+    bench.begin()
+    bench.roster.reload()
+    with bench.m.journal.transaction() as tx:
+        job = pooled.sweep(tx, {"i": [1]})
+    go = handled(monkeypatch)
+    first = ask(bench, "admit", jobs={})
+    bench.asks.look()
+    second, probe = ask(bench, "admit", jobs={"cells": job}), ask(bench, "probe")
+    elsewhere = ask(bench, "admit", lane="other", jobs={})
+    bench.asks.look()
+    hear(bench, answers=2)
+    for seq in (second, probe):
+        row = query.ask(bench.conn, seq)
+        assert row is not None
+        assert row.answer is not None
+        assert row.answer["message"].startswith("mini climbs already, since ")
+        assert row.answer["hint"] == "watch: lab lane admit mini"
+    wait_for(lambda: query.job(bench.conn, job).wish == "cancel", "its jobs to be cancelled")
+    assert [a.seq for a in query.open_asks(bench.conn)] == [first, elsewhere], "the first goes on, and other lanes"
+    go.set()
+    hear(bench, answers=2)
+    again = ask(bench, "admit", jobs={})
+    bench.asks.look()
+    hear(bench, answers=1)
+    row = query.ask(bench.conn, again)
+    assert row is not None
+    assert row.answer is not None
+    assert row.answer["message"] == "climbed", "the first is over"
+
+
+# Rungs that a link which is there proves.
+
+
+def reachable(bench: Bench) -> bool:
+    return next(r.ok for r in query.rungs(bench.conn, "mini") if r.rung == "reachable")
+
+
+def test_a_link_that_is_back_makes_what_was_found_before_old(bench: Bench) -> None:
+    bench.begin()
+    bench.asks.hear("rung", "mini", REACHABLE)
+    bench.asks.hear("rung", "mini", {**REACHABLE, "rung": "disk", "message": "full"})
+    bench.roster.link("mini", DOWN)
+    assert not reachable(bench), "it is as it was found"
+    bench.roster.up("mini", HELLO)
+    assert reachable(bench)
+    assert [r.rung for r in query.rungs(bench.conn, "mini") if not r.ok] == ["disk"], "of that a link says nothing"
+    count = bench.count(EventKind.RUNG)
+    bench.roster.answered("mini")
+    bench.roster.up("mini", HELLO)
+    assert bench.count(EventKind.RUNG) == count, "it is said once"
+    bench.asks.hear("rung", "mini", REACHABLE)
+    assert not reachable(bench)
+    bench.roster.answered("mini")  # the link came up as somebody gave up waiting for it
+    assert reachable(bench)
+
+
+# Settings that change while a lane is at work.
+
+
+@pytest.mark.parametrize(
+    "settings", ["about: the corner", "admission: {outlive_s: 3}", "roles: [eval]", "cores: 2", "resources: [scorer]"]
+)
+def test_what_a_link_does_not_depend_on_is_taken_up_in_place(bench: Bench, settings: str) -> None:
+    rewrite(bench, "lanes:\n  mini: {transport: ssh, host: mini.example}\n")
+    handle = bench.begin()
+    bench.roster.up("mini", HELLO)
+    rewrite(bench, f"lanes:\n  mini: {{transport: ssh, host: mini.example, {settings}}}\n")
+    assert bench.roster.reload() == ["lane mini is changed"]
+    assert bench.handle is handle
+    assert not handle.why_left
+    assert bench.state == (LaneState.UP, ""), "its link is what it was"
+    assert handle.config == bench.m.books["mini"].config != MINI
+    assert bench.roster.reload() == []
+
+
+def test_a_lane_that_is_silent_for_a_moment_stays_up_as_its_settings_change(bench: Bench) -> None:
+    rewrite(bench, "lanes:\n  mini: {transport: ssh, host: mini.example}\n")
+    bench.begin()
+    bench.roster.up("mini", HELLO)
+    bench.roster.link("mini", {**DOWN, "on_purpose": True})
+    rewrite(bench, "lanes:\n  mini: {transport: ssh, host: mini.example, about: here}\n")
+    bench.roster.reload()
+    assert bench.state == (LaneState.UP, "")
+    rewrite(bench, "lanes:\n  mini: {transport: ssh, host: mini.example, roles: [train]}\n")
+    bench.roster.reload()
+    assert bench.state == (LaneState.DECLARED, "not admitted yet"), "what it had earned it is not meant for"
+
+
+def test_a_new_lane_does_not_make_the_others_unreachable(bench: Bench) -> None:
+    bench.begin()
+    bench.roster.up("mini", HELLO)
+    count = bench.count(EventKind.LANE)
+    rewrite(bench, "lanes:\n  mini: {transport: ssh, host: mini.example}\n  other: {transport: ssh, host: b}\n")
+    assert bench.roster.reload() == ["lane other is new"]
+    assert bench.state == (LaneState.UP, "")
+    assert bench.count(EventKind.LANE) == count + 1
+
+
+@pytest.mark.parametrize("change", ["host: b", "port: 2222", "user: ann", "python: python3.12", "prefix: [wsl, -e]"])
+def test_a_climb_of_what_is_reached_otherwise_now_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    rewrite(bench, "lanes:\n  mini: {transport: ssh, host: mini.example}\n")
+    handle = bench.begin()
+    go = handled(monkeypatch)
+    seq = ask(bench, "admit", jobs={})
+    bench.asks.look()
+    host = "" if change.startswith("host") else "host: mini.example, "
+    rewrite(bench, f"lanes:\n  mini: {{transport: ssh, {host}{change}}}\n")
+    bench.roster.reload()
+    assert bench.handle is not handle
+    go.set()
+    hear(bench, answers=1)
+    row = query.ask(bench.conn, seq)
+    assert row is not None
+    assert row.answer is not None
+    assert row.answer["message"] == "lane mini: its declaration changed while this ran"
+    assert row.answer["hint"] == "run it again"
+
+
+# Closed on purpose.
+
+
+def test_a_lane_that_we_keep_silent_says_until_when(bench: Bench) -> None:
+    handle = bench.begin()
+    bench.roster.up("mini", HELLO)
+    down = {**DOWN, "error": "the connection was closed on purpose"}
+    handle.does = lambda what, *args, **named: dict(down) if what == "link" else {}
+    handle._say_link(LinkDown("closed"))
+    assert bench.inbox[-1][2]["error"] == down["error"], "by itself it is trouble"
+    handle._stopping.set()  # nobody waits
+    handle.close_for(120.0)
+    handle._stopping.clear()
+    handle.knock()
+    assert ("knock", ()) not in handle.done, "nobody ends the silence by asking"
+    handle._say_link(LinkDown("closed"))
+    bench.roster.link("mini", bench.inbox[-1][2])
+    found = read_lanes(bench.home)["mini"]
+    said = live.silence(found)
+    assert said.startswith("silent until ")
+    assert said.endswith(" for its admission")
+    assert bench.state == (LaneState.UP, "")
+    found["link"]["silent_until"] -= 300.0
+    assert live.silence(found) == "", "by a controller that died over it"
+    handle._closed_until = 0.0
+    handle.knock()
+    assert ("knock", ()) in handle.done
+
+
 def test_a_lane_that_is_resumed_while_it_is_let_go_is_held_anew(bench: Bench) -> None:
     first = bench.begin()
     bench.roster.up("mini", HELLO)
     bench.roster.set_state("mini", LaneState.DOWN, "smoke")
-    bench.roster.set_state("mini", LaneState.UP, "")
+    bench.roster.grant("mini", "eval", ok=True, reason="")
     first.stop()  # it has been let go
     bench.roster.leave("mini")
     assert bench.handle is not first
     bench.roster.set_state("mini", LaneState.DOWN, "smoke")
     bench.roster.leave("mini")
     assert "mini" not in bench.m.handles
+
+
+def test_a_lane_that_is_slow_to_close_holds_nobody_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is closed beside us; meanwhile nothing is said to it or heard of it, and nobody connects to it anew."""
+    first, go, closed = bench.begin(), threading.Event(), threading.Event()
+    calls: list[str] = []
+
+    class Actor:
+        def __getattr__(self, what: str) -> Any:
+            calls.append(what)
+            raise AssertionError(what)
+
+    first._actor = Actor()
+    with pytest.raises(AssertionError, match="call"):
+        RemoteHandle._do(first, "call", "poll")  # it is held: what is said to it goes there
+    first._inbox(("frame", "mini", {}))
+    assert len(bench.said("frame")) == 1
+
+    def close() -> None:
+        assert go.wait(60)
+        closed.set()
+
+    monkeypatch.setattr(first, "close", close)
+    bench.roster.leave("mini")
+    assert not closed.is_set()
+    assert bench.handle is not first
+    with pytest.raises(LinkDown, match="not held this way any more"):
+        RemoteHandle._do(first, "call", "poll")
+    assert calls == ["call"]
+    first._inbox(("frame", "mini", {}))
+    first._inbox(("not-fetched", "mini", ((1, 1), "")))
+    bench.handle._inbox(("link", "mini", DOWN))
+    assert [what for what, _, _ in bench.inbox] == ["frame", "not-fetched", "link"]
+    # Who holds it now makes no connection beside the one that is being closed.
+    bench.handle._actor = made = object()
+    found: list[Any] = []
+    asks = threading.Thread(target=lambda: found.append((bench.handle._get_actor(), closed.is_set())))
+    asks.start()
+    asks.join(0.2)
+    assert found == []
+    go.set()
+    asks.join(30)
+    assert found == [(made, True)]
+    bench.roster.leaving.finish()
+    assert not bench.handle.after.is_alive()  # type: ignore[union-attr]
+
+
+def test_a_lane_that_nobody_left_is_reached_at_once(bench: Bench) -> None:
+    handle = bench.begin()
+    handle._actor = made = object()
+    assert handle.after is None
+    assert handle._get_actor() is made
+
+
+def test_a_lane_that_cannot_be_closed_is_held_anew_all_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def close() -> None:
+        raise RuntimeError("no such actor")
+
+    monkeypatch.setattr(bench.begin(), "close", close)
+    bench.roster.leave("mini")
+    bench.roster.leaving.finish()
+    assert "lane mini could not be closed: RuntimeError: no such actor" in capsys.readouterr().out
+    bench.handle._actor = made = object()
+    assert bench.handle._get_actor() is made
+
+
+def test_what_bars_a_lane_is_kept_as_long_as_it_does(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.m.books = {"here": LaneBook(LaneConfig("here")), "mini": LaneBook(MINI)}
+    dispatch = Dispatch(bench.m, Pool(bench.home, bench.inbox.append))
+    said = {"can": "", "busy": "its Ray node is being started"}
+    monkeypatch.setattr(dispatch.pool, "can", lambda *_: said["can"])
+    monkeypatch.setattr(dispatch.pool, "busy", lambda _: said["busy"])
+    spec = Spec("s", {"kind": "toy"}, Needs())
+    for why in ("busy", "can"):
+        assert dispatch.bars(spec) == {"here"}, "the other one has no warm workers at all"
+        assert bench.m.books["here"].barred == {"s": said["busy"] or said["can"]}, why
+        said.update(busy="", can="no such package there")
+    said.update(can="")
+    assert dispatch.bars(spec) == frozenset()
+    assert [b.barred for b in bench.m.books.values()] == [{}, {}]
+
+
+def test_why_a_lane_takes_no_batch_is_told_to_those_who_look(bench: Bench) -> None:
+    bench.begin()
+    bench.roster.up("mini", HELLO)
+    book = bench.m.books["mini"]
+    for n in range(40):
+        book.bar(f"s{n}", "no room")
+    book.bar("s39", "")
+    bench.roster._seen.clear()
+    bench.roster.answered("mini")
+    barred = read_lanes(bench.home)["mini"]["barred"]
+    assert barred["s38"] == "no room"
+    assert "s39" not in barred
+    assert len(barred) == 31, "not those of all times"
 
 
 # cluster.yaml.
@@ -262,15 +618,63 @@ def test_a_lane_that_goes_and_comes_back_is_not_drained_for_ever(bench: Bench) -
     assert bench.roster.reload() == []
 
 
-def test_a_lane_does_not_become_another_machine_under_what_runs_there(bench: Bench) -> None:
+IS_SSH = "lane mini is ssh until what runs there has ended (job 1 attempt 1), and not local as cluster.yaml says"
+
+
+def test_a_lane_does_not_become_another_machine_under_what_runs_there(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
     handle = bench.begin()
     bench.place()
     rewrite(bench, "lanes:\n  mini: {transport: local}\n")
     assert bench.roster.reload() == []
     assert bench.handle is handle
+    assert IS_SSH in capsys.readouterr().out
     bench.m.books["mini"].held.clear()
     assert bench.roster.reload() == ["lane mini is changed"]
     assert not bench.m.books["mini"].config.remote
+
+
+def next_controller(bench: Bench, lane: LaneConfig) -> Bench:
+    """As a controller that starts now finds things."""
+    found = Bench(bench.home, bench.m.journal, Cluster((lane,)))
+    found.roster.keep_lanes_of({a.lane for a in query.open_attempts(bench.conn)})
+    found.roster.declare()
+    for attempt in query.open_attempts(bench.conn):
+        found.m.take_up(attempt)
+    found.live.close()
+    return found
+
+
+def test_nor_does_it_at_the_next_start(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.m.books["mini"].config = replace(MINI, user="ann", prefix=("wsl", "-e"))
+    bench.begin()
+    bench.roster.up("mini", HELLO)
+    bench.place()
+    later = next_controller(bench, LaneConfig("mini"))
+    assert IS_SSH in capsys.readouterr().out
+    kept = later.m.books["mini"]
+    assert (kept.config.host, kept.config.user, kept.config.prefix) == ("mini.example", "ann", ("wsl", "-e"))
+    assert kept.held
+    assert kept.roles == {"eval"}, "it is still admitted"
+    # With nothing of it left, and as the same machine with other settings, it is what the file says.
+    assert next_controller(bench, replace(MINI, cores=1)).m.books["mini"].config.cores == 1
+    end = {"state": "lost", "cause": "unreachable", "message": "", "seconds": None, "parts": [], "undeclared": []}
+    bench.m.record([Event(EventKind.ATTEMPT_ENDED, 1, 1, "mini", end)])
+    assert not next_controller(bench, LaneConfig("mini")).m.books["mini"].config.remote
+
+
+def test_a_local_lane_does_not_become_a_remote_one_at_the_next_start(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.m.books["mini"] = LaneBook(LaneConfig("mini", cores=2))
+    bench.roster.declare()
+    bench.roster.start()
+    bench.roster.up("mini", HELLO)
+    bench.place()
+    kept = next_controller(bench, MINI).m.books["mini"]
+    assert "lane mini is local until what runs there has ended (job 1 attempt 1)" in capsys.readouterr().out
+    assert (kept.config.remote, kept.config.cores) == (False, 2)
 
 
 def test_a_lane_that_nobody_declares_cannot_be_asked(bench: Bench) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from core.home import Home
+from core.journal import Journal, Role
+from core.states import EventKind
 from lanes import guardian, start
 from tests.support import wait_for
 
@@ -81,3 +83,20 @@ def test_a_living_pair_is_left_alone(home: Home, monkeypatch: pytest.MonkeyPatch
     assert not start.ensure_controller(home)
     assert started == []
     os.close(fds.pop())
+
+
+def test_a_down_from_before_the_newest_start_counts_no_more(home: Home) -> None:
+    def told(kind: EventKind, **data: object) -> int:
+        with Journal.open(home, Role.CONTROLLER, create=True) as journal, journal.transaction() as tx:
+            return tx.append(kind, data=data)
+
+    assert guardian._asked_down(home) == 0
+    told(EventKind.CONTROLLER_UP, pid=1)
+    asked = told(EventKind.CONTROLLER_DOWN, why="asked")
+    assert guardian._asked_down(home) == asked
+    told(EventKind.CONTROLLER_UP, pid=2)
+    assert guardian._asked_down(home) == 0, "who crashes after that is started again, whatever could be read before"
+    told(EventKind.CONTROLLER_DOWN, why="SIGTERM")
+    assert guardian._asked_down(home) == 0
+    told(EventKind.CONTROLLER_UP, pid=3)
+    assert guardian._asked_down(home) < told(EventKind.CONTROLLER_DOWN, why="asked") == guardian._asked_down(home)

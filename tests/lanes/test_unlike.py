@@ -12,7 +12,7 @@ import pytest
 from core.home import Home
 from core.journal import Journal, query
 from core.states import EventKind as K
-from core.states import JobState
+from core.states import JobState, LaneState
 from lanes.ends import read_ends
 from lanes.start import ensure_controller
 from tests.lanes.cells import Submitter, ask, check_cells, counts, wait_end
@@ -30,9 +30,17 @@ def living(folder: Path, cluster: str) -> Iterator[Home]:
     home.create()
     ensure_controller(home)
     try:
+        wait_for(lambda: all_up(home), f"both lanes\n{tail(home)}")
         yield home
     finally:
         end_all(home)
+
+
+def all_up(home: Home) -> bool:
+    if not home.journal.exists():
+        return False
+    with Journal.open(home) as journal:
+        return [lane.state for lane in query.lanes(journal.conn)] == [LaneState.UP, LaneState.UP]
 
 
 @pytest.fixture
@@ -41,25 +49,32 @@ def home(tmp_path: Path) -> Iterator[Home]:
         yield home
 
 
+def overtakings(order: list[int], seconds: list[float]) -> int:
+    """Pairs of a long cell and a short one that stands before it in the grid and begins after it."""
+    short = {i for i in order if seconds[i] < 0.2}
+    return sum(j < i and j in short for at, i in enumerate(order) if i not in short for j in order[at + 1 :])
+
+
 def test_long_cells_go_first_and_both_lanes_work(home: Home) -> None:
-    seconds = [(0.05, 0.05, 0.05, 0.8)[i % 4] for i in range(60)]
+    seconds = [(0.05, 0.05, 0.05, 0.4)[i % 4] for i in range(120)]
     sub = Submitter(home, toysweep.Toy())
     sweep = sub.sweep([{"i": i, "s": s} for i, s in enumerate(seconds)])
     assert wait_end(home, sweep).state is JobState.SUCCEEDED
     check_cells(home, sweep)
-    assert counts(home, sweep) == {"succeeded": 60}
+    assert counts(home, sweep) == {"succeeded": 120}
     with Journal.open(home) as journal:
         placed = [e for e in query.events(journal.conn) if e.kind == K.BATCH_PLACED]
         speeds = read_ends(journal.conn)
     order = [i - sweep - 1 for e in placed for a, b, _ in e.data["cells"] for i in range(a, b + 1)]
     assert {e.lane for e in placed} == {"left", "right"}
-    # Once it is known which are the long ones, they do not wait behind the short ones.
-    late = [i for i in order[2 * len(order) // 3 :] if seconds[i] > 0.5]
-    assert len(late) <= 1, order
+    # Once it is known which are the long ones, they do not wait behind the short ones: a long one begins before short
+    # ones that stand before it in the grid. (When all begin at once depends on how alike the lanes turn out to be.)
+    assert overtakings(order, seconds) > 30, order
+    assert overtakings(sorted(order), seconds) == 0  # in the grid's order
     assert speeds.known_from("left", "toy-pooled")
     # What is alike comes out alike.
     ratio = speeds.slowness("left", "toy-pooled").log - speeds.slowness("right", "toy-pooled").log
-    assert abs(ratio) < 0.5
+    assert abs(ratio) < 1.0
 
 
 def stuck(home: Home, tmp_path: Path, **more: Any) -> tuple[int, int, Path]:
@@ -115,6 +130,19 @@ def test_what_holds_up_the_end_is_started_once_more(home: Home, tmp_path: Path) 
     assert {e.lane for e in late} == {"left", "right"}
 
 
+@pytest.mark.long  # test_twins has it with a clock that is set by hand
+def test_a_batch_of_several_cells_is_overtaken_too(home: Home, tmp_path: Path) -> None:
+    """A worker begins no new cell after a while: the copy brings back part of its cells, and that part counts."""
+    mark = tmp_path / "go"
+    cells: list[dict[str, Any]] = [{"i": i, "s": 0.06} for i in range(120)]
+    cells[40] |= {"do": "stuck-once", "mark": str(mark)}
+    sweep = Submitter(home, toysweep.Toy()).sweep(cells)
+    assert wait_end(home, sweep).state is JobState.SUCCEEDED
+    assert not mark.exists()
+    check_cells(home, sweep)
+    assert counts(home, sweep) == {"succeeded": 120}
+
+
 def test_a_cell_that_may_only_go_to_one_lane_runs_once(tmp_path: Path) -> None:
     """The negative twin: nothing is doubled where it may not go. Beside it another sweep gets its second copy, so
     there was time for it, and room."""
@@ -139,7 +167,9 @@ def test_a_cell_with_a_second_copy_can_be_cancelled(home: Home, tmp_path: Path) 
     wait_for(lambda: "a second copy of it begins" in tail(home), "a second copy")
     ask(home, K.CANCEL_ASKED, sweep)
     assert wait_end(home, sweep).state is JobState.CANCELLED
-    assert counts(home, sweep) == {"succeeded": 40, "cancelled": 1}
+    found = counts(home, sweep)  # a cell that waited behind the stuck one in its batch is cancelled with it
+    assert found["succeeded"] + found["cancelled"] == 41
+    assert found["cancelled"] <= 4
     assert [what for what, _, _ in batches_of(home, sweep + 41)] == ["placed"]
     again = Submitter(home, toysweep.Toy()).sweep([{"i": i, "s": 0.05} for i in range(100, 140)])
     assert wait_end(home, again).state is JobState.SUCCEEDED

@@ -11,7 +11,7 @@ from core.journal.query.evidence import (
     payload,
     spec_of,
 )
-from core.journal.query.jobs import counts, dependencies, dependents, job, jobs, queue, wishes
+from core.journal.query.jobs import counts, dependencies, dependents, job, jobs, queue, wishes, with_attempts
 from core.journal.query.ladder import AskRow, RungRow, admitted, admitted_as, ask, open_asks, rungs
 from core.journal.query.rows import Attempt, Batch, EventRow, Job, Lane, Part, Sweep
 from core.journal.query.sweeps import (
@@ -66,4 +66,5 @@ __all__ = [
     "sweep_counts",
     "sweeps",
     "wishes",
+    "with_attempts",
 ]

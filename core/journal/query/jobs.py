@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
 
 from core.errors import NotFound
 from core.journal.query.rows import Job, job_of
@@ -86,6 +89,26 @@ def jobs(
     tail = f" LIMIT {int(limit)}" if limit is not None else ""
     return [
         job_of(r) for r in conn.execute(f"SELECT * FROM job WHERE {' AND '.join(where)} ORDER BY {order}{tail}", args)
+    ]
+
+
+def with_attempts(conn: sqlite3.Connection, jobs: Sequence[Job]) -> list[Job]:
+    """The same jobs, each with when its current or last attempt began, how long it took, and its expected last step.
+
+    Of a batch only the whole is known: nothing is added to its cells.
+    """
+    asked = json.dumps([j.id for j in jobs if j.attempts and not j.is_sweep])
+    sql = """SELECT s.id, coalesce(a.started, a.placed), coalesce(a.seconds, a.ended - coalesce(a.started, a.placed))
+        FROM json_each(?) k CROSS JOIN job_state s ON s.id = k.value
+            JOIN attempt a ON a.id = s.id * 4096 + s.attempts WHERE a.batch IS NULL"""
+    tries = {int(r[0]): (r[1], r[2]) for r in conn.execute(sql, (asked,))}
+    specs = json.dumps(list({j.spec for j in jobs if j.id in tries and not j.state.terminal}))
+    sql = """SELECT digest, data ->> '$.expect.last_step' FROM spec
+        WHERE digest IN (SELECT value FROM json_each(?))"""
+    steps = {str(r[0]): r[1] for r in conn.execute(sql, (specs,))} if specs != "[]" else {}
+    return [
+        replace(j, begun=tries[j.id][0], seconds=tries[j.id][1], last_step=steps.get(j.spec)) if j.id in tries else j
+        for j in jobs
     ]
 
 

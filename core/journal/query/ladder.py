@@ -23,13 +23,14 @@ class RungRow:
 
 @dataclass(frozen=True)
 class AskRow:
-    """Something asked about a lane. `answer` is the answering event's data; None: it is not answered yet."""
+    """Something asked about a lane, and when. `answer` is the answering event's data; None: it is not answered yet."""
 
     seq: int
     lane: str
     what: str
     data: dict[str, Any]
     answer: dict[str, Any] | None
+    at: float = 0.0
 
 
 def rungs(conn: sqlite3.Connection, lane: str | None = None) -> list[RungRow]:
@@ -56,16 +57,17 @@ def admitted_as(conn: sqlite3.Connection) -> dict[tuple[str, str], str]:
 
 def open_asks(conn: sqlite3.Connection) -> list[AskRow]:
     """What was asked about lanes and is not answered, oldest first."""
-    sql = """SELECT a.seq, a.lane, a.what, e.data FROM lane_ask a JOIN event e ON e.seq = a.seq
+    sql = """SELECT a.seq, a.lane, a.what, e.data, e.at FROM lane_ask a JOIN event e ON e.seq = a.seq
              WHERE a.answered IS NULL ORDER BY a.seq"""
-    return [AskRow(r[0], r[1], r[2], json.loads(r[3]), None) for r in conn.execute(sql)]
+    return [AskRow(r[0], r[1], r[2], json.loads(r[3]), None, r[4]) for r in conn.execute(sql)]
 
 
 def ask(conn: sqlite3.Connection, seq: int) -> AskRow | None:
     """One thing that was asked, with its answer if there is one."""
-    sql = """SELECT a.seq, a.lane, a.what, e.data, w.data FROM lane_ask a JOIN event e ON e.seq = a.seq
+    sql = """SELECT a.seq, a.lane, a.what, e.data, w.data, e.at FROM lane_ask a JOIN event e ON e.seq = a.seq
              LEFT JOIN event w ON w.seq = a.answered WHERE a.seq = ?"""
     row = conn.execute(sql, (seq,)).fetchone()
     if row is None:
         return None
-    return AskRow(row[0], row[1], row[2], json.loads(row[3]), json.loads(row[4]) if row[4] is not None else None)
+    answer = json.loads(row[4]) if row[4] is not None else None
+    return AskRow(row[0], row[1], row[2], json.loads(row[3]), answer, row[5])

@@ -36,6 +36,10 @@ class Job:
     sweep: int | None = None  # of which it is a cell
     cells: int | None = None  # how many it has: it is a sweep
     pooled: bool = False
+    # Only of what `with_attempts` returned: of the current or last attempt, and of the spec.
+    begun: float | None = None
+    seconds: float | None = None
+    last_step: int | None = None
 
     @property
     def is_sweep(self) -> bool:

@@ -17,6 +17,7 @@ from lab.tui.lanemodel import lane_rows
 from lab.tui.marks import Marks
 from lab.tui.model import Choices, JobRow
 from lab.tui.spans import changed, fitted, text_of, width_of
+from lanes.switched import NOT_YET
 from tests.lab.tui.scene import NOW, job, news, scene, with_cells
 
 S = JobState
@@ -91,7 +92,8 @@ def test_a_lane_that_is_away_is_the_note_of_what_runs_there() -> None:
         lanes=(scene().lanes[2],),
         live={(1, 1): news(age_s=250.0)},
     )
-    assert row(1, snapshot).note == "lane mini is unreachable, last heard 4m10s ago"
+    away = "mini unreachable for 4m10s, it may well run on; `lab lane down mini` requeues it"
+    assert row(1, snapshot).note == away, "the words of `lab status`"
     assert row(1, snapshot).role == "warn"
     up = replace(snapshot, lanes=(replace(scene().lanes[2], state=LaneState.UP),))
     assert "no heartbeat for 4m10s" in row(1, up).note
@@ -147,7 +149,10 @@ def test_lanes_say_state_link_slots_load_rate_and_work() -> None:
     assert local.now == "64 cells, 425 score kodak24 against libaom"
     assert (bat.gpu, bat.gpu_said, bat.device) == (0.93, "93%", "2× RTX 4090, 32 cores, 251 G")
     assert (mini.state, mini.link, mini.link_role) == ("unreachable", "4m", "warn")
-    assert mini.memory_said == "0.8G"  # nobody says more than what our attempts take
+    assert (mini.cpu, mini.memory, mini.memory_said) == (None, None, "")  # what it was says nothing of now
+    there = [replace(x, state=LaneState.UP) if x.name == "mini" else x for x in scene().lanes]
+    up = lane_rows(replace(scene(), lanes=tuple(there)))[2]
+    assert up.memory_said == "0.8G"  # nobody says more than what our attempts take
     assert (molt.state, molt.note) == ("draining", "disk is full")
 
 
@@ -279,3 +284,29 @@ def test_what_failed_is_seen_in_a_bar_however_little_it_is() -> None:
     assert sum(len(t) for t, _ in spans) == 10
     assert {t[0] for t, _ in plot.bar(0.4, 10, failed=0.2, running=0.2)} == set("█▒▓░")  # textures, not colours alone
     assert plot.bar(math.inf, 0) == []
+
+
+def test_what_is_left_does_not_grow_while_a_lane_is_not_heard() -> None:
+    steps = {(412, 2): news(step=50), (425, 1): news(step=30)}
+    paced = replace(scene(), live=steps, paces={412: 1.0, 425: 1.0})
+    jobs = tuple(replace(j, last_step=100) if j.id in (412, 425) else j for j in paced.journal.jobs)
+    paced = replace(paced, journal=replace(paced.journal, jobs=jobs))
+
+    def left(snapshot: Snapshot, job_id: int) -> tuple[str, str]:
+        row = next(r for r in model.job_rows(snapshot, Choices()) if r.id == job_id)
+        return row.percent, row.eta
+
+    assert left(paced, 412) == ("50%", "50s")  # of the last step that is expected
+    assert left(paced, 425) == ("30%", "1m10s")
+    gone = tuple(replace(x, state=LaneState.UNREACHABLE) if x.name == "bat00" else x for x in paced.lanes)
+    assert left(replace(paced, lanes=gone), 412) == ("50%", "")
+    assert left(replace(paced, lanes=gone), 425) == ("30%", "1m10s")
+    assert left(replace(paced, live={**steps, (425, 1): news(step=30, age_s=60.0)}), 425) == ("30%", "")
+
+
+def test_a_lane_connects_until_a_try_has_failed() -> None:
+    lanes = tuple(replace(x, reason=NOT_YET) if x.name == "mini" else x for x in scene().lanes)
+    first = lane_rows(replace(scene(), lanes=lanes, controller_alive=True))[2]
+    assert (first.state, first.note) == ("connecting", "")
+    assert lane_rows(replace(scene(), lanes=lanes, controller_alive=False))[2].state == "unreachable"
+    assert lane_rows(scene())[2].state == "unreachable"

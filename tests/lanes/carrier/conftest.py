@@ -1,4 +1,4 @@
-"""One head and one lane for each test."""
+"""Fixtures: one head and one lane for each test."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.lanes.carrier.support import World
+from tests.lanes.sshd import sshd as sshd
 
 
 @pytest.fixture

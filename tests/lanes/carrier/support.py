@@ -18,6 +18,8 @@ from core.home import Home
 from core.rundir import RunDir, seal
 from lanes.agent import procs, spawn
 from lanes.agent.agent import Agent
+from lanes.agent.envs import Environments
+from lanes.agent.leftovers import Leftovers
 from lanes.agent.store import Store
 from lanes.carrier import Carrier
 from lanes.transport import LinkDown, RemoteError
@@ -86,7 +88,9 @@ class World:
         self.root = self.base / "heads" / self.home.hash / "mini"
         self.agent = Agent(self.root, home_hash=self.home.hash, socket_path=folder / "s")
         self.store = Store(self.base)
-        self.wire = Wire(self.store, self.agent)
+        self.leftovers = Leftovers(self.base)
+        self.environments = Environments(self.base, self.root)
+        self.wire = Wire(self.store, self.agent, self.leftovers, self.environments)
         self.said: list[str] = []
         self.carriers: list[Carrier] = []
         self.specs: list[dict[str, Any]] = []
@@ -103,7 +107,7 @@ class World:
     def new_store(self) -> Store:
         """What follows when the process at the far end ended."""
         self.store = Store(self.base)
-        self.wire.parts = (self.store, self.agent)
+        self.wire.parts = (self.store, self.agent, self.leftovers, self.environments)
         return self.store
 
     def end(self) -> None:

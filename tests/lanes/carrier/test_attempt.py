@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,6 +115,41 @@ def test_a_real_attempt_comes_back_as_on_local(world: World, kind_path: str) -> 
     check_environment(world, json.loads((here.artifacts / "environment.json").read_text()), read_json(here.env))
 
 
+MAKES_PROGRAMS = """
+import os
+for place in ("tool", "kit/bin/large", os.path.join(os.environ["LAB_ARTIFACTS"], "kept")):
+    os.makedirs(os.path.dirname(place) or ".", exist_ok=True)
+    with open(place, "w") as f:
+        f.write("#!/bin/sh\\necho it runs\\nexit 0\\n" + "#" * (len(place) > 10) * 100_000)
+    os.chmod(place, 0o755)
+with open("kit/notes.txt", "w") as f:
+    f.write("no program")
+os.chmod("kit/notes.txt", 0o644)
+"""
+
+
+def test_a_program_that_a_job_made_can_be_run_where_it_was_fetched(world: World, kind_path: str) -> None:
+    """The run directory there is what a local lane has; the one here came over the wire."""
+    from lab.fetching import _copy
+
+    frozen = world.frozen(1, [sys.executable, "-c", MAKES_PROGRAMS], kind_path=kind_path, outputs=["tool", "kit"])
+    assert world.carrier.begin(world.order(frozen))["ok"]
+    wait_for(lambda: (r := polled(world))["sealed"] and r["clear"], "its seal")
+    world.carrier.fetch(1, 1)
+    assert harvested(world, frozen).cause is Cause.OK, world.head_run(1).log.read_text()
+    sealed = read_json(world.head_run(1).manifest)["files"]
+    for side, run in (("there", world.lane_run(1)), ("here", world.head_run(1))):
+        target = world.folder / f"fetched-{side}"
+        for name in ("tool", "kit/bin/large", "kept", "kit/notes.txt"):
+            _copy(run.path, target, f"artifacts/{name}", sealed[f"artifacts/{name}"])
+            got = target / "artifacts" / name
+            if name == "kit/notes.txt":
+                assert got.stat().st_mode & 0o111 == 0, side
+            else:
+                done = subprocess.run([got], capture_output=True, text=True, check=True)
+                assert done.stdout == "it runs\n", (side, name)
+
+
 def check_environment(world: World, seen: dict[str, str], env: dict[str, Any]) -> None:
     """Nothing of the head's is in what the program saw, or in what is recorded of it."""
     assert seen["PATH"].split(":")[0] == os.path.dirname(sys.executable)
@@ -174,6 +210,26 @@ def test_a_lost_attempt_leaves_its_log_and_is_forgotten_when_it_is_clear(world: 
     assert world.carrier.tidy([2])["removed"] == [[1, 1]]
     assert not world.lane_run(1).path.exists()
     assert "step 1" in here.log.read_text()
+
+
+def test_tidying_passes_over_what_is_not_ours(world: World) -> None:
+    """Somebody's notes, a tool's hidden folder, a job without attempts: the rest is removed all the same."""
+    for job in (1, 2, 3, 40):
+        world.known(world.frozen(job), {"log.txt": b"x\n"})
+    place = world.root / "attempts"
+    foreign = ["notes", ".snapshot", "007", "٣", "-1", "2/copy", "2/1.old", "0x1", "3 (copy)"]
+    for name in foreign:
+        (place / name / "1").mkdir(parents=True)
+    (place / "10").write_text("a file\n")
+    (place / "2" / "README").write_text("mine\n")
+    (place / "5").mkdir()
+    assert world.carrier.tidy([3])["removed"] == [[1, 1], [2, 1], [40, 1]]
+    assert world.lane_run(3).log.exists(), "its job is open"
+    assert not world.lane_run(1).path.exists()
+    assert not world.lane_run(40).path.exists()
+    assert all((place / name / "1").is_dir() for name in foreign)
+    assert (place / "2" / "README").exists()
+    assert world.carrier.tidy([])["removed"] == [[3, 1]]
 
 
 # Checkpoints of earlier attempts.

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from core.rundir import verify_manifest
-from lanes.agent.upload import remove_tree
+from core.rundir import seal, verify_manifest
+from lanes.agent.trees import remove_tree
 from lanes.carrier import BadHarvest, NoRoom
 from lanes.carrier import pull as pull_module
 from lanes.transport import LinkDown
@@ -46,12 +46,14 @@ def sealed(world: World, job: int = 1, **changes: Any) -> dict[str, Any]:
     frozen = world.frozen(job, **changes)
     world.sealed(frozen, files())
     (world.lane_run(job).artifacts / "latest").symlink_to("deep/er")
+    reseal(world, job)
+    return frozen
+
+
+def reseal(world: World, job: int = 1) -> None:
     run = world.lane_run(job)
     run.manifest.unlink()
-    from core.rundir import seal
-
     seal(run, outcome={"cause": "ok", "message": "", "exit_code": 0})
-    return frozen
 
 
 def same(world: World, job: int = 1) -> None:
@@ -264,6 +266,49 @@ def test_a_file_that_is_missing_is_refused(world: World) -> None:
     (world.lane_run(1).artifacts / "model.bin").unlink()
     with pytest.raises(BadHarvest, match=r"model\.bin is not on the lane"):
         world.carrier.fetch(1, 1)
+
+
+def executable(world: World, folder: Path) -> set[str]:
+    return {n for n, to in contents(folder).items() if not to.startswith("link:") and os.access(folder / n, os.X_OK)}
+
+
+def test_programs_stay_programs(world: World, small_blocks: None) -> None:
+    """In one piece with others, in many pieces, and found here already after the head died in the middle."""
+    frozen = world.frozen(1)
+    world.sealed(frozen, files())
+    programs = {"model.bin", "deep/er/notes.txt", "many/3.txt", "empty"}
+    for name in programs:
+        (world.lane_run(1).artifacts / name).chmod(0o700)
+    (world.lane_run(1).log).chmod(0o777)
+    reseal(world)
+    (world.head_run(1).artifacts / "many").mkdir(parents=True)
+    (world.head_run(1).artifacts / "many" / "3.txt").write_bytes(b"3")
+    world.carrier.fetch(1, 1)
+    same(world)
+    here = world.head_run(1)
+    assert executable(world, here.artifacts) == programs
+    assert not os.access(here.results / "rows.arrow", os.X_OK)
+    assert here.log.stat().st_mode & 0o111 == 0, "only what the job made for others"
+
+
+def test_a_seal_of_an_older_agent_has_no_programs(world: World) -> None:
+    sealed(world)
+    manifest = json.loads(world.lane_run(1).manifest.read_text())
+    del manifest["executable"]
+    world.lane_run(1).manifest.write_text(json.dumps(manifest))
+    world.carrier.fetch(1, 1)
+    assert executable(world, world.head_run(1).artifacts) == set()
+
+
+@pytest.mark.parametrize(
+    "said", [["log.txt"], ["artifacts/none"], ["../../x"], ["artifacts/latest"], [3], 5, [["a"]], ["/bin/sh"]]
+)
+def test_only_artifacts_can_be_programs(world: World, said: Any) -> None:
+    sealed(world)
+    tampered(world, executable=said)
+    with pytest.raises(BadHarvest, match="cannot be understood"):
+        world.carrier.fetch(1, 1)
+    assert not world.head_run(1).manifest.exists()
 
 
 # What is not this attempt's result.

@@ -13,7 +13,7 @@ import pytest
 
 from core.rundir import latest_checkpoint, seal_checkpoint
 from lanes.agent import news
-from lanes.agent.upload import remove_tree
+from lanes.agent.trees import remove_tree
 from lanes.carrier import BadHarvest, NoRoom
 from lanes.carrier import copy as copy_module
 from lanes.transport import LinkDown
@@ -186,6 +186,75 @@ def test_the_thread_follows_and_lives_through_a_cut(world: World) -> None:
     calls = len(world.wire.named("news"))
     world.carrier.saw(frame)
     assert len(world.wire.named("news")) <= calls + 1
+
+
+def reports(*jobs: int) -> dict[str, Any]:
+    """A frame of the agent that names these."""
+    return {"reports": [{"job": job, "attempt": 1} for job in jobs]}
+
+
+def test_what_is_over_is_forgotten_when_the_lane_has_forgotten_it(world: World) -> None:
+    """A controller runs for months: nothing may be kept of every attempt that ever was."""
+    mirror = world.carrier._mirror
+    mirror._closing.set()  # rounds are made here
+    for job in range(1, 40):
+        world.known(world.frozen(job), {"log.txt": b"%d\n" % job})
+        world.carrier.saw(reports(job))
+        rounds(world)
+        assert world.head_run(job).log.read_bytes() == b"%d\n" % job
+        assert world.carrier.forget(job, 1)["ok"]
+    world.carrier.saw(reports())
+    assert (len(mirror._over), len(mirror._copies), len(mirror._used)) == (0, 0, 0)
+
+
+def test_what_is_over_stays_over_as_long_as_the_lane_names_it(world: World) -> None:
+    """Late frames: the agent said them before it was told."""
+    mirror = world.carrier._mirror
+    mirror._closing.set()
+    run = begin(world, files={"log.txt": b"one\n"})
+    world.carrier.saw(reports(1))
+    rounds(world)
+    mirror.over(1, 1)
+    with run.log.open("ab") as f:
+        f.write(b"two\n")
+    for _ in range(3):
+        world.carrier.saw(reports(1))
+        rounds(world)
+    assert world.head_run(1).log.read_bytes() == b"one\n"
+    assert mirror._over == {(1, 1)}
+
+
+def test_a_copy_that_is_in_use_is_never_made_twice(world: World) -> None:
+    """An answer is under way while its attempt is over, forgotten, and named again by a stale frame."""
+    mirror = world.carrier._mirror
+    mirror._closing.set()
+    run = begin(world, files={"log.txt": b"one\n"})
+    world.carrier.saw(reports(1))
+    rounds(world)
+    with run.log.open("ab") as f:
+        f.write(b"two\n")
+    inside: list[Any] = []
+
+    def meanwhile(method: str, args: tuple[Any, ...], answer: Any) -> Any:
+        if method == "news" and not inside:
+            inside.append(mirror.copy(1, 1))
+            mirror.over(1, 1)
+            world.carrier.saw(reports())
+            world.carrier.saw(reports(1))
+            inside.append(mirror.copy(1, 1))
+            with run.log.open("ab") as f:
+                f.write(b"three\n")
+            rounds(world)
+        return answer
+
+    world.wire.mangle = meanwhile
+    rounds(world)
+    assert inside[0] is inside[1]
+    assert world.head_run(1).log.read_bytes() == b"one\ntwo\nthree\n"
+    mirror.over(1, 1)
+    assert len(mirror._used) == 1
+    inside.clear()
+    assert len(mirror._used) == 0, "nobody uses it any more"
 
 
 # Checkpoints.

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from core.cluster import LaneConfig
 from core.digests import Digests
@@ -22,7 +18,7 @@ from lanes.carrier import Carrier, data
 from lanes.ssh.transport import SshTransport
 from lanes.transport import LinkDown
 from tests.lanes.carrier.support import World, entry
-from tests.lanes.ssh.servers import NO_SSHD, Sshd
+from tests.lanes.ssh.servers import Sshd
 from tests.support import wait_for
 
 PROGRAM = """
@@ -35,19 +31,6 @@ while not os.path.exists(sys.argv[1]):
 for n in range(1000):
     print("line", n)
 """
-
-
-@pytest.fixture
-def sshd() -> Iterator[Sshd]:
-    if NO_SSHD:
-        pytest.skip(NO_SSHD)
-    folder = Path(tempfile.mkdtemp(prefix="lab-sshd-"))
-    server = Sshd(folder / "sshd")
-    try:
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def patient(call: Any) -> Any:
@@ -114,7 +97,25 @@ def test_a_real_attempt_over_a_real_link(world: World, sshd: Sshd, tmp_path: Pat
 
         assert data(Access(), {"path": str(given)})["data"]["sha256"] == frozen["inputs"][0]["sha256"]
         assert patient(lambda: carrier.forget(1, 1)) == {"ok": True}
+        check_versions(Path(settings.root), transport, carrier)
     finally:
         carrier.close()
         transport.close()
         assert procs.kill_strays(frozen["marker"]) == []
+
+
+def check_versions(root: Path, transport: SshTransport, carrier: Carrier) -> None:
+    """Of the agent's versions on the lane the one that serves us stays, however long ago it was sent."""
+    (own,) = (root / "agent").iterdir()
+    for place in (own, *(own.parent / f"{n:016x}" for n in range(5))):
+        place.mkdir(exist_ok=True)
+        os.utime(place, (1000, 1000))
+    patient(lambda: carrier.tidy([]))
+    assert own.is_dir(), "it serves"
+    assert len(list(own.parent.iterdir())) <= 4
+    transport.drop()
+    assert patient(lambda: transport.call("hello", timeout_s=30))
+    assert time.time() - own.stat().st_mtime < 3600, "whoever is started from it says so"
+    patient(lambda: carrier.tidy([]))
+    assert own.is_dir()
+    assert len(list(own.parent.iterdir())) == 3

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.digests import Digests
-from lanes.agent import setup
+from lanes.agent import hashing, setup
 from lanes.agent import store as store_module
 from lanes.carrier import data, largest, weigh
 from tests.lanes.carrier.support import World
@@ -80,11 +80,11 @@ def test_long_hashing_is_asked_for_again(world: World, monkeypatch: pytest.Monke
 def test_a_settled_large_file_is_hashed_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     path = world.file("big.bin", os.urandom(2 << 20))
     hashed: list[Path] = []
-    real = store_module._sha256
-    monkeypatch.setattr(store_module, "_sha256", lambda p, *more: (hashed.append(p), real(p, *more))[1])
+    real = hashing.sha256_of
+    monkeypatch.setattr(hashing, "sha256_of", lambda p, *more: (hashed.append(p), real(p, *more))[1])
     now = time.time()
     for number, (clock, times) in enumerate([(now, 1), (now, 2), (now + 60, 3), (now + 60, 3)]):
-        monkeypatch.setattr(store_module.time, "time", lambda clock=clock: clock)
+        monkeypatch.setattr(hashing.time, "time", lambda clock=clock: clock)
         assert data(Access(world), {"path": str(path)})["ok"]
         assert len(hashed) == times, f"look {number}: young files are not remembered, others are"
     with path.open("r+b") as f:

@@ -12,7 +12,7 @@ import pytest
 
 from core.digests import Digests
 from lanes.agent import packing, setup
-from lanes.agent.upload import remove_tree
+from lanes.agent.trees import remove_tree
 from lanes.carrier import stage as stage_module
 from lanes.carrier.errors import NotSendable
 from lanes.carrier.source import Source, Want

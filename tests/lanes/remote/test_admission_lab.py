@@ -21,7 +21,7 @@ from core.states import JobState
 from tests.lab_net import NOISY_BASHRC, WSL, LabNet, Lane, require
 from tests.lanes.remote.support import Head, head_of
 from tests.netlab.setup import make_key
-from tests.support import job, wait_state
+from tests.support import job, wait_for, wait_state
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 
@@ -368,6 +368,35 @@ def test_a_lane_that_is_given_up_is_out_and_comes_back_by_admission(head: Head) 
     assert (row["state"], row["reason"]) == ("down", "moving house")
     assert head.lab("lane", "admit", "mini").returncode == 0
     assert admitted(head, "mini") == ["eval"]
+
+
+@pytest.mark.long
+def test_one_climb_at_a_time_whatever_is_said_of_the_lane_meanwhile(head: Head) -> None:
+    head.declare(mini={"admission": {**QUICK["admission"], "outlive_s": 20}})
+    head.trust("mini")
+    assert head.lab("lane", "admit", "mini", "--no-wait").returncode == 0
+    second = head.lab("lane", "admit", "mini", "--no-wait", check=False)
+    assert second.returncode == 1
+    assert "mini climbs already, since " in second.stdout
+    head.declare(mini={"about": "in the corner"})
+    head.lab("lane", "trust", "mini", "--yes")  # has cluster.yaml read again
+
+    def silent() -> str:
+        said = next(x for x in head.json("lanes")["lanes"] if x["name"] == "mini")["link"]["error"]
+        return said if said.startswith("silent until") else ""
+
+    assert wait_for(silent, "its connections to be closed on purpose", deadline_s=120).endswith(" for its admission")
+    status = head.lab("status").stdout
+    assert "mini is silent until" in status
+    assert "no heartbeat" not in status
+    check = next(c for c in head.json("doctor", check=False)["checks"] if c["name"] == "lane mini")
+    assert (check["verdict"], check["said"].split(" until")[0]) == ("ok", "silent")
+    assert "climbs already" in head.lab("lane", "probe", "mini", check=False).stdout
+    done = head.lab("lane", "admit", "mini")
+    assert done.returncode == 0
+    assert "watching that climb" in done.stderr
+    assert admitted(head, "mini") == ["eval"]
+    assert "in the corner" in head.lab("lanes").stdout
 
 
 @pytest.mark.long

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core.journal import Event
+from core.journal import Event, Journal
 from core.states import AttemptState, Cause, EventKind, JobState
 from tests.lab_net import LabNet, Lane, require, require_freezer
 from tests.lanes.remote.support import Head, head_of
@@ -211,6 +211,48 @@ def test_a_lane_that_is_given_up_loses_what_runs_there(head: Head, net: LabNet) 
     assert "it smells of smoke" in head.lab("lanes").stdout
     time.sleep(3.0)  # whoever would take it again after all does so at the next word
     assert json.loads(owner.read_text())["home"] == ""
+
+
+def test_a_lane_that_was_taken_down_comes_back_only_by_a_climb(head: Head, net: LabNet) -> None:
+    mini = net.lanes["mini"]
+    number = submit(head, FOREVER)
+    reach(head, number, 3)
+    head.lab("lane", "down", "mini", "--reason", "moving house")
+    mini.refuse()
+    begun = time.monotonic()
+    done = head.lab("lane", "admit", "mini", check=False)
+    assert done.returncode == 1
+    assert "reachable did not hold" in done.stdout
+    assert "refused" in done.stdout
+    assert time.monotonic() - begun < 25, "what the network is sure of is said at once"
+    mini.refuse(False)
+
+    def holds() -> bool:
+        lane = next(x for x in head.json("lanes")["lanes"] if x["name"] == "mini")
+        return bool(next(r for r in lane["ladder"] if r["rung"] == "reachable")["ok"])
+
+    wait_for(holds, "the link to be back, which makes what was found before old")
+    assert head.lane("mini").state == "down"
+    assert head.lab("lane", "probe", "mini").returncode == 0
+    assert (head.lane("mini").state, head.lane("mini").reason) == ("down", "moving house")
+    assert job(head.home, number).state is JobState.QUEUED
+    head.lab("cancel", str(number))
+
+
+def test_what_people_say_of_a_lane_is_taken_up_while_it_works(head: Head, net: LabNet) -> None:
+    number = submit(head, FOREVER)
+    reach(head, number, 3)
+    seen = head.lane("mini")
+    head.declare(mini={"about": "in the corner", "admission": {"outlive_s": 3}})
+    assert head.lab("lane", "probe", "mini").returncode == 0
+    assert seen.state == head.lane("mini").state == "up"
+    with Journal.open(head.home) as journal:
+        said = [
+            json.loads(r[0])["state"]
+            for r in journal.conn.execute("SELECT data FROM event WHERE kind = 'lane' AND lane = 'mini' ORDER BY seq")
+        ]
+    assert "unreachable" not in said[said.index("up") :], "its link was never touched"
+    finish(head, number, net.lanes["mini"])
 
 
 def test_a_reboot_is_told_by_the_boot_id(head: Head, net: LabNet) -> None:

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.lanes.ssh.servers import NO_SSHD, Lanes, Server, Sshd
-
-
-@pytest.fixture(scope="session")
-def sshd() -> Iterator[Sshd]:
-    if NO_SSHD:
-        pytest.skip(NO_SSHD)
-    folder = Path(tempfile.mkdtemp(prefix="lab-sshd-"))
-    server = Sshd(folder / "sshd")
-    try:
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+from tests.lanes.sshd import sshd as sshd
 
 
 @pytest.fixture

@@ -303,19 +303,6 @@ def test_a_password_from_the_variable_that_is_named(
         assert SECRET.encode() not in path.read_bytes(), path
 
 
-def test_a_password_from_a_file_that_only_we_may_read(
-    password_lane: Callable[..., SshSettings], lane: Lanes, tmp_path: Path
-) -> None:
-    place = tmp_path / "password"
-    place.write_text(SECRET + "\n")
-    place.chmod(0o644)
-    settings = password_lane("password", password_file=str(place))
-    why = refused(lane, settings, "authenticated", "auth-refused")
-    assert "chmod 600" in why.message
-    place.chmod(0o600)
-    assert lane(settings).call("hello", timeout_s=60)
-
-
 # Is it there?
 
 
