@@ -55,7 +55,9 @@ class Cause(StrEnum):
     STALE_INPUT = "stale-input"  # an input is not what it was when the job was submitted
     MEMORY = "memory"  # above its memory grant
     HOST_MEMORY = "host-memory"  # killed by the kernel's out-of-memory killer
+    DEVICE_MEMORY = "device-memory"  # a GPU had too little memory for it
     DISK_FULL = "disk-full"
+    NOT_FINITE = "not-finite"  # a number of the work is infinite or none at all: a training that diverged
     INCOMPLETE = "incomplete"  # exit 0, but not everything that was planned is there
     CHECK_CANNOT_FAIL = "check-cannot-fail"  # a negative control passed
     BAD_SEAL = "bad-seal"  # the files do not match the manifest
@@ -73,6 +75,7 @@ DEFAULT_RETRIES: dict[Cause, int] = {
     Cause.UNREACHABLE: 10,
     Cause.LANE_REFUSED: 2,
     Cause.HOST_MEMORY: 1,
+    Cause.DEVICE_MEMORY: 1,
     Cause.DISK_FULL: 1,
     Cause.BAD_SEAL: 1,
 }

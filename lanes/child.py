@@ -108,7 +108,8 @@ def outcome_of(error: BaseException | None) -> tuple[dict[str, Any], int]:
     if isinstance(error, LabError):
         # A message meant for people. How a program of the user's ended travels on the exception.
         ended = getattr(error, "program", None) or {}
-        cause = "signal" if ended.get("signal") else "error"
+        # A kind may know a better word than `error` for its failure, one of core.states.Cause.
+        cause = "signal" if ended.get("signal") else str(getattr(error, "cause", "error"))
         return {"cause": cause, "message": str(error), **said, **ended}, EXIT_ERROR
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return {"cause": "ok", "message": ""}, 0

@@ -50,6 +50,19 @@ class Postfilter(torch.nn.Module):
         return Weights.of({name: p.detach().float().cpu().numpy().copy() for name, p in self.named_parameters()})
 
 
+@contextmanager
+def plain_float32(device: torch.device) -> Iterator[None]:
+    """Convolutions of whole float32 products by one fixed algorithm, whatever the process has set."""
+    backends: Any = torch.backends
+    conv, cudnn = (backends.cudnn if device.type == "cuda" else backends.mkldnn).conv, backends.cudnn
+    before = conv.fp32_precision, cudnn.deterministic, cudnn.benchmark
+    conv.fp32_precision, cudnn.deterministic, cudnn.benchmark = "ieee", True, False
+    try:
+        yield
+    finally:
+        conv.fp32_precision, cudnn.deterministic, cudnn.benchmark = before
+
+
 def make(weights: Weights, *, threads: int, device: str) -> Any:
     """NumPy in, NumPy out.
 
@@ -76,7 +89,7 @@ class _Host:
         if self.device.type == "cpu":
             torch.set_num_threads(self.threads)
         try:
-            with torch.inference_mode(), _plain_float32(self.device):
+            with torch.inference_mode(), plain_float32(self.device):
                 given = (
                     torch.from_numpy(np.array(frames, order="C")).to(self.device).contiguous(memory_format=self.format)
                 )
@@ -88,16 +101,3 @@ class _Host:
         """Which device, by its own name."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return {"device": name, "tf32": False, "threads": self.threads}
-
-
-@contextmanager
-def _plain_float32(device: torch.device) -> Iterator[None]:
-    """Convolutions of whole float32 products by one fixed algorithm, whatever the process has set."""
-    backends: Any = torch.backends
-    conv, cudnn = (backends.cudnn if device.type == "cuda" else backends.mkldnn).conv, backends.cudnn
-    before = conv.fp32_precision, cudnn.deterministic, cudnn.benchmark
-    conv.fp32_precision, cudnn.deterministic, cudnn.benchmark = "ieee", True, False
-    try:
-        yield
-    finally:
-        conv.fp32_precision, cudnn.deterministic, cudnn.benchmark = before

@@ -325,10 +325,28 @@ def test_prefixes_are_never_as_broad_as_a_home(tmp_path: Path, monkeypatch: pyte
     assert rules.undeclared() == [str(home / "bin" / "python3"), str(home / "notes.txt")]
 
 
+def test_frames_that_train_encoded_may_be_read_but_not_by_a_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are checked byte by byte when they are taken up; what else lies in a cache is not."""
+    home = tmp_path / "home"
+    for name in (".cache/lab/encoded/entry/original.npy", ".cache/other/x.npy"):
+        (home / name).parent.mkdir(parents=True)
+        (home / name).write_text("x")
+    monkeypatch.setenv("HOME", str(home))
+    for rules, found in (
+        (Declared({}, str(tmp_path / "run")), [".cache/other/x.npy"]),
+        (narrow(tmp_path), [".cache/lab/encoded/entry/original.npy", ".cache/other/x.npy"]),
+    ):
+        for name in (".cache/lab/encoded/entry/original.npy", ".cache/other/x.npy"):
+            rules.read(str(home / name))
+        assert rules.undeclared() == [str(home / name) for name in found]
+
+
 def narrow(tmp_path: Path) -> Declared:
     """The rules of one candidate: its folder is its own to write to, its code is code."""
     for name in ("work", "code", "home"):
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir(exist_ok=True)
     places = {"own": [str(tmp_path / "work")], "code": [str(tmp_path / "code")]}
     return Declared({}, "", extra=[str(tmp_path / "input")], never=[str(tmp_path)], **places)
 

@@ -1,0 +1,1 @@
+"""The scorer: one formula, the upstream evaluator's report, and what may be promoted."""
