@@ -28,18 +28,20 @@ demo: $(READY)   ## run the main job and show its table
 	@echo '  .venv/bin/lab submit command --wait -- python3 -c "print(6 * 7)"'
 	@echo '  .venv/bin/lab status'
 
-# Numbers take processor time, and lanes mostly wait: side by side they take half of the time.
+# Lanes mostly wait: four processes side by side take a third of the time. Each has a folder of its own.
 NUMBERS := tests/core tests/kernels tests/jobs tests/lanes/joined tests/lanes/ssh tests/lanes/carrier \
            tests/lanes/environment
 FAR     := tests/lanes/remote tests/lanes/test_lab_net.py tests/lanes/test_kills.py
+PEOPLE  := tests/lab
 test: $(READY)   ## all tests but the long ones
-	@logs=$$(mktemp -d); code=0; \
-	  $(BIN)/python -m pytest -m 'not long' $(NUMBERS) >$$logs/numbers 2>&1 & numbers=$$!; \
-	  $(BIN)/python -m pytest -m 'not long' $(FAR) >$$logs/far 2>&1 & far=$$!; \
-	  trap "kill $$numbers $$far 2>/dev/null" EXIT; trap 'exit 130' INT TERM; \
-	  echo "tests of numbers, of the link and of whole remote lanes run beside these; theirs are shown at the end"; \
-	  $(BIN)/python -m pytest -m 'not long' $(addprefix --ignore=,$(NUMBERS) $(FAR)) || code=$$?; \
-	  wait $$numbers || code=$$?; wait $$far || code=$$?; cat $$logs/numbers $$logs/far; rm -rf $$logs; exit $$code
+	@logs=$$(mktemp -d); code=0; pids=; \
+	  start() { log=$$1; shift; $(BIN)/python -m pytest -m 'not long' --basetemp=$$logs/t-$$log "$$@" >$$logs/$$log 2>&1 & pids="$$pids $$!"; }; \
+	  start numbers $(NUMBERS); start far $(FAR); start people $(PEOPLE); \
+	  trap 'kill $$pids 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
+	  echo "tests of numbers, of the command line and of remote lanes run beside these; theirs are shown at the end"; \
+	  $(BIN)/python -m pytest -m 'not long' --basetemp=$$logs/t-lanes $(addprefix --ignore=,$(NUMBERS) $(FAR) $(PEOPLE)) || code=$$?; \
+	  for pid in $$pids; do wait $$pid || code=$$?; done; \
+	  cat $$logs/numbers $$logs/people $$logs/far; rm -rf $$logs; exit $$code
 
 test-long: $(READY)  ## the long ones
 	$(BIN)/python -m pytest -m long

@@ -334,7 +334,8 @@ class Lab:
         row = query.job(self.journal.conn, job_id)
         while not row.state.terminal:
             now = time.monotonic()
-            if timeout is not None and now >= began + timeout:
+            # Whoever follows is told at least once, however short the time.
+            if timeout is not None and now >= began + timeout and (tick is None or ticked):
                 raise StillRunning(f"job {job_id} is {row.state} after {timeout:g} s", hint="it goes on; wait again")
             if self._start and now - looked > 5.0:
                 ensure_controller(self.home)  # somebody must be at work on it
