@@ -49,7 +49,9 @@ COMMANDS: Mapping[str, Entry] = {
     "results": Entry("lab.commands.results", "Show, query or write result tables.", _RESULTS),
     "compare": Entry("lab.commands.compare", "Say how two jobs or sweeps and their results differ.", _RESULTS),
     "fetch": Entry("lab.commands.fetch", "Copy a job's artifacts and tables here.", _RESULTS),
-    "floor": Entry("lab.commands.floor", "Show the floor, every verdict and the gap to rivals.", _RESULTS),
+    "floor": Entry(
+        "lab.commands.floor", "Show the floor, the verdict on every submission, and the gap to rivals.", _RESULTS
+    ),
     "verify": Entry("lab.commands.verify", "Re-hash results and compare with what was sealed.", _RESULTS),
     "gc": Entry("lab.commands.gc", "Remove leftovers, old attempts and, if asked for, old results.", _RESULTS),
     "lanes": Entry("lab.commands.lanes", "Show the lanes and what runs on them.", _MACHINES),

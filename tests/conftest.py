@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ def pytest_configure() -> None:
     # Tests never start, find or disturb the home of the person who runs them.
     os.environ.pop("LAB_HOME", None)
     os.environ["LAB_TESTING"] = "1"
+    # A shell starts what runs behind it with Ctrl-C ignored, and every program that a test starts would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -196,10 +196,15 @@ def _child(home: Home, job_id: int) -> int:
 OUTSIDE = ["controller", "guardian", "both", "gcs", "raylet", "lane-actor", "ray-agent"]
 INSIDE = ["runner", "child"]
 WHEN = ["queued", "running", "ending"]
+# Each of Ray's processes at each moment takes minutes in all; while a job runs is the moment that counts.
+OUTSIDE_WHEN = [
+    pytest.param(who, when, marks=[pytest.mark.long] if who in OUTSIDE[3:] and when != "running" else [])
+    for who in OUTSIDE
+    for when in WHEN
+]
 
 
-@pytest.mark.parametrize("when", WHEN)
-@pytest.mark.parametrize("who", OUTSIDE)
+@pytest.mark.parametrize(("who", "when"), OUTSIDE_WHEN)
 def test_killed_from_outside(world: World, who: str, when: str) -> None:
     rng = random.Random(f"{who} {when}")
     found = [] if when == "queued" and not controller_alive(world.home) else victims(world.home, who, 0)
