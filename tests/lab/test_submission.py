@@ -317,6 +317,7 @@ def test_plan(home: Home, here: Path, ask: Submit) -> None:
         assert len(query.jobs(journal.conn)) == 1
 
 
+@pytest.mark.long
 def test_a_warm_submit_is_quick(home: Home, here: Path, ask: Submit) -> None:
     ask("program")
     took = []

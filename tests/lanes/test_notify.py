@@ -212,6 +212,7 @@ def hooks(home: Home) -> list[int]:
     return sorted(found - ours.keys())
 
 
+@pytest.mark.long
 def test_a_hook_that_hangs_holds_up_nothing(tmp_path: Path, hooked_home: Home) -> None:
     write(tmp_path / "hangs", f"#!/bin/sh\necho x >> {tmp_path}/calls\nsleep 600\n")
     file = tmp_path / "cluster.yaml"

@@ -63,6 +63,7 @@ def is_good(ratios: Sequence[float]) -> bool:
     return statistics.mean(found) <= 1.07 and found[int(0.9 * len(found))] <= 1.08
 
 
+@pytest.mark.long
 def test_makespan_is_near_the_bound_and_below_a_list_scheduler() -> None:
     mine = [ours(seed) for seed in range(MIXES)]
     theirs = [other(seed) for seed in range(MIXES)]

@@ -201,6 +201,7 @@ def test_a_command_overtakes_an_upload(
     assert _upload(lane, sshd, tmp_path, serve, bulk=False) < 0.5
 
 
+@pytest.mark.long
 def test_what_is_bulk_itself_waits_its_turn(
     sshd: Sshd, lane: Lanes, tmp_path: Path, serve: Callable[[Server], Server]
 ) -> None:
