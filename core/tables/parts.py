@@ -92,7 +92,7 @@ def append_part(
             f"the table name {table!r} of kind {kind!r} cannot be used", hint="use letters, digits and underscores"
         )
     paths = [arrow_path] if isinstance(arrow_path, Path) else list(arrow_path)
-    rows = pa.concat_tables([_read_arrow(p) for p in paths])
+    rows = pa.concat_tables([read_arrow(p) for p in paths])
     if schema is not None:
         rows = _enforce(rows, schema, f"table {table!r} of job {job}, attempt {attempt}")
     clash = [name for name in ORIGIN if name in rows.column_names]
@@ -197,7 +197,15 @@ def _encodings(schema: pa.Schema) -> dict[str, Any]:
     return {"use_dictionary": text or False, "column_encoding": plain or None}
 
 
-def _read_arrow(path: Path) -> pa.Table:
+def read_arrow(path: Path) -> pa.Table:
+    """An Arrow file or stream, whole.
+
+    It is read through Arrow's own file: what is read through a Python one is let go of by a thread of Arrow's, and if
+    the interpreter ends at that moment, the process aborts (github.com/apache/arrow/issues/34314).
+
+    Raises:
+        BadTable: it is not there, or cannot be read.
+    """
     import pyarrow as pa
 
     try:

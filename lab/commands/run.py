@@ -115,12 +115,6 @@ def _inputs(words: Sequence[str] | None) -> dict[str, Path]:
 
 
 def _tables(folder: Path) -> list[tuple[str, Any]]:
-    import pyarrow as pa
+    from core.tables.parts import read_arrow
 
-    out = []
-    for path in sorted(folder.glob("*.arrow")):
-        with path.open("rb") as f:
-            is_file = f.read(6) == b"ARROW1"
-            f.seek(0)
-            out.append((path.stem, (pa.ipc.open_file(f) if is_file else pa.ipc.open_stream(f)).read_all()))
-    return out
+    return [(path.stem, read_arrow(path)) for path in sorted(folder.glob("*.arrow"))]
