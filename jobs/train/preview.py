@@ -237,12 +237,17 @@ def _encode(av: Any, path: Path, pictures: Sequence[Image], codec: str, options:
                 frame = av.VideoFrame.from_ndarray(av1.to_planes(picture), format="yuv420p")
                 frame.pts, frame.time_base = i, Fraction(1, rate)
                 frame.color_range, frame.colorspace = _LIMITED, _SMPTE170M
-                for packet in stream.encode(frame):
+                packets = stream.encode(frame)
+                if i == 0:
+                    av1.undo_real_time()
+                for packet in packets:
                     container.mux(packet)
             for packet in stream.encode(None):
                 container.mux(packet)
     except av.FFmpegError as error:
         raise JobFailed(f"{codec} could not write the preview: {error}") from error
+    finally:
+        av1.undo_real_time()
 
 
 def _save(poster: Path, picture: Image) -> None:

@@ -8,10 +8,13 @@ evaluator reads a video, and the stream is marked so.
 
 The encoder is given one call a sequence, so that frames are predicted from one another. SVT-AV1 gives the same bytes
 for the same frames and settings whatever its threads; `lp=1` is set all the same, for memory and for a quiet machine.
+Where it may (as root), it gives its threads, and the one that calls it, real-time priority for good, before which
+nothing else on the machine runs. That is undone at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
@@ -161,7 +164,10 @@ def encode(frames: Iterable[Frame], settings: Settings) -> bytes:
                 picture = av.VideoFrame.from_ndarray(planes, format="yuv420p")
                 picture.pts, picture.time_base = i, Fraction(1, settings.rate)
                 picture.color_range, picture.colorspace = _LIMITED, _SMPTE170M
-                for packet in stream.encode(picture):
+                packets = stream.encode(picture)
+                if i == 0:
+                    undo_real_time()
+                for packet in packets:
                     container.mux(packet)
             if size is None:
                 raise BadInput("there are no frames to encode", hint="give at least two")
@@ -173,6 +179,8 @@ def encode(frames: Iterable[Frame], settings: Settings) -> bytes:
             f"{settings.preset}, {settings.params}: {error}",
             hint="try other settings of the encoder",
         ) from error
+    finally:
+        undo_real_time()
     return out.getvalue()
 
 
@@ -208,6 +216,17 @@ def through(frames: Iterable[Frame], settings: Settings) -> tuple[bytes, Iterato
 
     data = encode(watched(), settings)
     return data, _enlarged(data, len(seen), seen[0])
+
+
+def undo_real_time() -> None:
+    """Every thread of this process that has real-time priority becomes an ordinary one. On Linux; nothing elsewhere."""
+    tasks = Path("/proc/self/task")
+    if not hasattr(os, "sched_setscheduler") or not tasks.is_dir():
+        return
+    for task in tasks.iterdir():
+        with contextlib.suppress(OSError):  # it ended just now
+            if os.sched_getscheduler(int(task.name)) in (os.SCHED_FIFO, os.SCHED_RR):
+                os.sched_setscheduler(int(task.name), os.SCHED_OTHER, os.sched_param(0))
 
 
 def resize(frame: Frame, width: int, height: int, how: str) -> Frame:

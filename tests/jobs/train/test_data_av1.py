@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -225,3 +227,33 @@ def rgb_by_hand(planes: np.ndarray, kr: float, kb: float) -> np.ndarray:
     r, b = y + 2 * (1 - kr) * cr, y + 2 * (1 - kb) * cb
     g = (y - kr * r - kb * b) / (1 - kr - kb)
     return (np.stack([r, g, b], axis=-1) * 255).clip(0, 255)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setscheduler"), reason="needs Linux's scheduler")
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="needs root: only then is the encoder let")
+@encoder
+def test_encoding_leaves_no_real_time_priority_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At priority 99 of SCHED_FIFO a training would keep everything else off its core, its own supervisor too."""
+
+    def policies() -> set[int]:
+        return {os.sched_getscheduler(int(task)) for task in os.listdir("/proc/self/task")}
+
+    seen: list[set[int]] = []
+
+    def watched() -> Iterator[Frame]:
+        for frame in WALK:
+            seen.append(policies())
+            yield frame
+
+    encode(watched(), SMALL)
+    assert [*seen, policies()] == [{os.SCHED_OTHER}] * (len(WALK) + 1)
+    # What it does if it is let.
+    seen.clear()
+    undo = av1.undo_real_time
+    monkeypatch.setattr(av1, "undo_real_time", lambda: None)
+    try:
+        encode(watched(), SMALL)
+        assert os.SCHED_FIFO in seen[-1]
+    finally:
+        undo()
+    assert policies() == {os.SCHED_OTHER}
