@@ -221,14 +221,15 @@ def said(page: Page, text: str) -> list[str]:
 
 def facts(page: Page, given: Sequence[tuple[str, str]]) -> list[str]:
     """Lines of `name  text`, folded."""
-    room = (page.width or 10_000) - 16
+    shown = [(human.clean(name), text) for name, text in given if text]
+    # Most names are short; an axis of a sweep has whatever name its parameter has.
+    wide = min(max([10, *(len(name) for name, _ in shown)]), 24)
+    room = (page.width or 10_000) - wide - 6
     out = []
-    for name, text in given:
-        if not text:
-            continue
+    for name, text in shown:
         first, *rest = fold(human.clean(text), room, page, 4)
-        out.append(f"    {page.paint(human.clean(name)[:10].ljust(10), 'dim')}  {first}")
-        out += [" " * 16 + line for line in rest]
+        out.append(f"    {page.paint(name[:wide].ljust(wide), 'dim')}  {first}")
+        out += [" " * (wide + 6) + line for line in rest]
     return out
 
 
