@@ -137,7 +137,8 @@ class Look:
                 old = [p for p in self._folders(path) if self._age(p) > DAY_S]
                 yield from (self._item(LEFT, [self._rel(p)]) for p in sorted(old))
             elif path.name not in known:
-                if self._age(path) > DAY_S:
+                # A second copy of a batch is no row until it has won. One that lives writes in its folder.
+                if min(self._age(p) for p in (path, *path.iterdir())) > DAY_S:
                     yield self._item(LEFT, [f"batches/{path.name}"])
             elif self._batch_may_go(path.name):
                 first, _, n = json.loads(known[path.name][1])["cells"][0]

@@ -125,9 +125,9 @@ def can_ever(needs: Needs, lane: LaneView) -> str | None:
     if needs.role not in lane.roles and not needs.admission:
         return f"not admitted for {needs.role}"
     if needs.cores > total.cores:
-        return f"has {total.cores} cores, {needs.cores} needed"
+        return f"has {_of(total.cores, 'core')}, {needs.cores} needed"
     if needs.gpus > len(total.gpus):
-        return f"has {len(total.gpus)} GPUs, {needs.gpus} needed"
+        return f"has {_of(len(total.gpus), 'GPU')}, {needs.gpus} needed"
     if needs.memory_mb is not None and total.memory_mb is not None and needs.memory_mb > total.memory_mb:
         return f"has {total.memory_mb} MiB of memory, {needs.memory_mb} needed"
     missing = set(needs.resources) - total.resources
@@ -153,9 +153,9 @@ def fits(needs: Needs, free: Capacity) -> bool:
 def shortage(needs: Needs, free: Capacity) -> str | None:
     """What is missing now, in a few words; None when the job fits."""
     if needs.cores > free.cores:
-        return f"{max(0, free.cores)} cores free, {needs.cores} needed"
+        return f"{_of(max(0, free.cores), 'core')} free, {needs.cores} needed"
     if needs.gpus > len(free.gpus):
-        return f"{len(free.gpus)} GPUs free, {needs.gpus} needed"
+        return f"{_of(len(free.gpus), 'GPU')} free, {needs.gpus} needed"
     if needs.memory_mb is not None and free.memory_mb is not None and needs.memory_mb > free.memory_mb:
         return f"{max(0, free.memory_mb)} MiB of memory free, {needs.memory_mb} needed"
     taken = set(needs.resources) - free.resources
@@ -233,6 +233,10 @@ def openings(needs: Needs, lane: LaneView, now: float = 0.0) -> list[float]:
             out.append(left_s)
             free = subtract(free, needs, free.gpus[: needs.gpus])
     return out
+
+
+def _of(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def gpus_next(needs: Needs, lane: LaneView, now: float = 0.0) -> tuple[int, ...]:

@@ -83,7 +83,7 @@ def test_held_skipped_and_impossible(home: Home, here: Path, ask: Submit) -> Non
     assert told(home, 1).sentence == "job 1 failed, attempt 1 on local (error): it broke"
     wide = ask(alpha=4, request={"needs": {"cores": 2}}).id
     event(home, K.LANE, lane="local", data={"state": "up", "info": {"cores": 1}})
-    assert "waits for a lane that can take it: local has 1 cores, 2 needed" in told(home, wide).sentence
+    assert "waits for a lane that can take it: local has 1 core, 2 needed" in told(home, wide).sentence
 
 
 def home_with(home: Home, ask: Submit) -> Home:

@@ -331,6 +331,19 @@ def test_run_directories_that_were_made_ahead(home: Home) -> None:
     assert [p.name for p in spare.parent.iterdir()] == []
 
 
+def test_the_folder_of_a_batch_that_the_journal_does_not_know(home: Home) -> None:
+    """A second copy of a batch is in no row until it has won: what writes in its folder keeps it."""
+    in_batches(home)
+    copy = home.batches / "9-3"
+    copy.mkdir(parents=True)
+    (copy / "log.txt").touch()
+    week = time.time() - 7 * 86400
+    os.utime(copy, (week, week))
+    assert planned(home, days=0).items == ()
+    os.utime(copy / "log.txt", (week, week))
+    assert [i.paths for i in planned(home, days=0).items] == [("batches/9-3",)]
+
+
 def test_live_rows_of_old_attempts_are_forgotten(home: Home, jobs: tuple[int, int, int]) -> None:
     from core.live import LiveWriter, read_metrics
 
