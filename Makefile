@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
+# The tests start thousands of Pythons: each would compile all of ours anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long lint types check lab-net bench clean
 
@@ -29,16 +32,16 @@ demo: $(READY)   ## run the main job and show its table
 	@echo '  .venv/bin/lab status'
 
 # Lanes mostly wait: four processes side by side take a third of the time. Each has a folder of its own.
-NUMBERS := tests/core tests/kernels tests/jobs tests/lanes/joined tests/lanes/ssh tests/lanes/carrier \
+NUMBERS := tests/core tests/kernels tests/jobs
+FAR     := tests/lanes/remote tests/lanes/test_lab_net.py
+PEOPLE  := tests/lab tests/lanes/test_kills.py tests/lanes/joined tests/lanes/ssh tests/lanes/carrier \
            tests/lanes/environment
-FAR     := tests/lanes/remote tests/lanes/test_lab_net.py tests/lanes/test_kills.py
-PEOPLE  := tests/lab
 test: $(READY)   ## all tests but the long ones
 	@logs=$$(mktemp -d); code=0; pids=; \
 	  start() { log=$$1; shift; $(BIN)/python -m pytest -m 'not long' --basetemp=$$logs/t-$$log "$$@" >$$logs/$$log 2>&1 & pids="$$pids $$!"; }; \
 	  start numbers $(NUMBERS); start far $(FAR); start people $(PEOPLE); \
 	  trap 'kill $$pids 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
-	  echo "tests of numbers, of the command line and of remote lanes run beside these; theirs are shown at the end"; \
+	  echo "tests of numbers, of people's commands and of remote lanes run beside these; theirs are shown at the end"; \
 	  $(BIN)/python -m pytest -m 'not long' --basetemp=$$logs/t-lanes $(addprefix --ignore=,$(NUMBERS) $(FAR) $(PEOPLE)) || code=$$?; \
 	  for pid in $$pids; do wait $$pid || code=$$?; done; \
 	  cat $$logs/numbers $$logs/people $$logs/far; rm -rf $$logs; exit $$code

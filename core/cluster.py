@@ -143,7 +143,8 @@ class Cluster:
         raise NotFound(f"no lane is called {name!r}", hint=f"{where} has: {', '.join(x.name for x in self.lanes)}")
 
 
-DEFAULT = Cluster((LaneConfig("local", about="this machine"),))
+# One scoring at a time: whoever has no cluster.yaml can score, as with the one that `lab init` writes.
+DEFAULT = Cluster((LaneConfig("local", about="this machine", resources=("scorer",)),))
 
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "transport": str,

@@ -94,6 +94,7 @@ class HomeInUse(Refused):
 class DiskFull(LabError):
     exit_code = Exit.NO_RESOURCE
     slug = "disk-full"
+    cause = "disk-full"  # of an attempt that ends by it, one of core.states.Cause
 
 
 class Unavailable(LabError):

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -63,6 +63,49 @@ class Question:
     about: str
     sql: str
     jobs: int = 0
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number by which jobs of a kind may be ranked.
+
+    Attributes:
+        column: of the ranking's rows.
+        label: a column with words for what the number is; the same for all that are ranked together.
+        within: a column; only rows with equal values are ranked against each other. Null: the row is not ranked.
+        apart: why not, where there are several such groups; a sentence.
+        greater: the greatest is the best.
+    """
+
+    column: str
+    label: str
+    within: str
+    apart: str
+    greater: bool = False
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How jobs of a kind may be ranked by what they found (`lab compare`).
+
+    Attributes:
+        sql: over the kind's tables, one row for each job: `job`, `name`, and the columns that are named here.
+            `{jobs}` becomes a condition that holds for rows of the jobs asked about.
+        repeats: a column; rows that are equal in it differ by chance only (in their seeds).
+    """
+
+    sql: str
+    measures: tuple[Measure, ...]
+    repeats: str
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A job without results: it failed, or has not ended. `name`: as lists call it; `why`: its state and cause."""
+
+    job: int
+    name: str
+    why: str
 
 
 class Context(Protocol):
@@ -122,12 +165,30 @@ class Context(Protocol):
         """A path below artifacts/ to write to. Raises BadInput when `name` leads outside."""
         ...
 
-    def save_checkpoint(self, step: int, **meta: Any) -> AbstractContextManager[Path]:
-        """`with ctx.save_checkpoint(step) as folder:` fill the folder; on exit it is sealed and renamed."""
+    def save_checkpoint(self, step: int, *, keep: int | None = None, **meta: Any) -> AbstractContextManager[Path]:
+        """`with ctx.save_checkpoint(step) as folder:` fill the folder; on exit it is sealed and renamed.
+
+        A kill at any moment leaves it whole or not at all. One of the same step is replaced.
+
+        Args:
+            keep: at least 2. Once the new one is sealed, those of this attempt that are older than the newest `keep`
+                whose every byte verifies are removed (this reads them: on a large state it costs as much as hashing
+                it `keep` times). None: all stay. A remote lane's are copied to the head one at a time, newest first:
+                keep enough that one is not removed while it travels.
+            meta: kept beside it, `Checkpoint.meta`; plain JSON values.
+        """
         ...
 
     def load_checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint, of this or an earlier attempt of this job, whose every byte verifies."""
+        ...
+
+    def checkpoints(self) -> Iterator[Checkpoint]:
+        """The same and then those before it, for a kind that cannot go on from it; each verified as it is asked for.
+
+        What does not verify is passed over, and the log says why. A kind that refuses one for what is in it logs that
+        itself, and says so when it starts over.
+        """
         ...
 
     @property
@@ -158,6 +219,8 @@ class Kind:
     pooled: ClassVar[bool] = False
     # Default needs; the user's win. Same names as core.spec.Needs.
     needs: ClassVar[Mapping[str, Any]] = {}
+    # Parameters that `describe` says in full: cells of a sweep over these are called by it, not by their axes.
+    described: ClassVar[tuple[str, ...]] = ()
 
     def tables(self) -> dict[str, pa.Schema]:
         """Arrow schemas of the result tables, without job, attempt, lane and key (the head adds those).
@@ -170,6 +233,29 @@ class Kind:
     def questions(self) -> Mapping[str, Question]:
         """What people ask of the tables, by name."""
         return {}
+
+    def ranking(self) -> Ranking | None:
+        """How its jobs may be ranked, or None."""
+        return None
+
+    def figure(
+        self, out: BinaryIO, form: str, tables: Mapping[str, pa.Table], absent: Sequence[Absent], title: str
+    ) -> Sequence[str] | None:
+        """Draw what the result tables of some jobs say together (`lab results ID --plot`, with no table or column).
+
+        Args:
+            out: to write to. form: png, pdf or svg.
+            tables: the rows of all tables of the kind, by name, with `job`.
+            absent: jobs of which there are none.
+
+        Returns:
+            What is drawn, in a phrase, and then what the reader has to know, in sentences; None: this kind has no
+            figure of its own.
+
+        Raises:
+            BadInput: they cannot stand in one figure.
+        """
+        return None
 
     def describe(self, params: Any) -> str:
         """One line for lists: what this job is, e.g. the command or the matrix."""

@@ -18,11 +18,13 @@ Standard library only, Python 3.9: the lane agent carries this module.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from core.fsio import fsync_dir, read_json, sha256_file, walk_files, write_json
 
@@ -197,9 +199,12 @@ def verify_manifest(run: RunDir, manifest: Optional[Dict[str, Any]] = None) -> L
     return wrong
 
 
-# Checkpoints: a folder a step, made under a temporary name, its manifest written last.
+# Checkpoints: a folder a step, made under a temporary name, its manifest written last. What begins with a dot is one
+# that is being made or removed; nothing reads it.
 
 _STEP = re.compile(r"^\d+$")
+_UNFINISHED = re.compile(r"^\.\d+\.\d+\.(tmp|old)$")
+KEEP_LEAST = 2  # checkpoints: the one before is what a damaged one falls back to
 
 
 @dataclass(frozen=True)
@@ -212,8 +217,23 @@ class Checkpoint:
     attempt: int
 
 
-def seal_checkpoint(tmp: Path, final: Path, *, step: int, key: str, attempt: int, meta: Dict[str, Any]) -> None:
-    """Turn the filled folder `tmp` into the checkpoint `final` by manifest, sync and rename."""
+def seal_checkpoint(
+    tmp: Path,
+    final: Path,
+    *,
+    step: int,
+    key: str,
+    attempt: int,
+    meta: Dict[str, Any],
+    old: Optional[Path] = None,
+    written: Callable[[], None] = lambda: None,
+) -> None:
+    """Turn the filled folder `tmp` into the checkpoint `final` by manifest, sync and rename.
+
+    Args:
+        old: where a checkpoint goes that has this place, before it is removed; None: there is none.
+        written: called when the manifest is on the disk, before the rename.
+    """
     files: Dict[str, List[Any]] = {}
     for rel in walk_files(tmp):
         full = tmp / rel
@@ -224,8 +244,14 @@ def seal_checkpoint(tmp: Path, final: Path, *, step: int, key: str, attempt: int
         tmp / "manifest.json",
         {"version": 1, "step": step, "key": key, "attempt": attempt, "meta": meta, "files": files},
     )
+    written()
+    if old is not None and final.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
     os.replace(tmp, final)
     fsync_dir(final.parent)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def verify_checkpoint(path: Path, *, key: str) -> "tuple[Optional[Checkpoint], str]":
@@ -235,23 +261,62 @@ def verify_checkpoint(path: Path, *, key: str) -> "tuple[Optional[Checkpoint], s
         return None, f"{path}: no readable manifest"
     if manifest.get("key") != key:
         return None, f"{path}: belongs to another job (key {str(manifest.get('key'))[:12]})"
-    for name, (want, _size) in manifest["files"].items():
-        full = path / name
-        if not full.is_file() or sha256_file(full) != want:
-            return None, f"{full}: differs from what was written"
-    return Checkpoint(int(manifest["step"]), path, manifest.get("meta", {}), int(manifest["attempt"])), ""
+    try:
+        for name, (want, _size) in manifest["files"].items():
+            full = path / name
+            if not full.is_file() or sha256_file(full) != want:
+                return None, f"{full}: differs from what was written"
+        return Checkpoint(int(manifest["step"]), path, manifest.get("meta", {}), int(manifest["attempt"])), ""
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None, f"{path}: its manifest is none of ours"
+    except OSError as error:
+        return None, f"{path}: cannot be read ({error.strerror or error})"
 
 
-def latest_checkpoint(folders: List[Path], *, key: str) -> "tuple[Optional[Checkpoint], List[str]]":
-    """The newest verified checkpoint in `folders` (attempts, newest first) and why newer ones were passed over."""
+def look_at_checkpoints(folders: List[Path], *, key: str) -> "Iterator[tuple[Optional[Checkpoint], str]]":
+    """`verify_checkpoint` of all in `folders` (attempts, newest first), newest first, each as it is asked for."""
     found = []
     for order, folder in enumerate(folders):
         if folder.is_dir():
             found += [(int(p.name), -order, p) for p in folder.iterdir() if _STEP.match(p.name)]
-    notes: List[str] = []
     for _step, _order, path in sorted(found, reverse=True):
-        checkpoint, why = verify_checkpoint(path, key=key)
+        yield verify_checkpoint(path, key=key)
+
+
+def latest_checkpoint(folders: List[Path], *, key: str) -> "tuple[Optional[Checkpoint], List[str]]":
+    """The newest verified checkpoint in `folders` (attempts, newest first) and why newer ones were passed over."""
+    notes: List[str] = []
+    for checkpoint, why in look_at_checkpoints(folders, key=key):
         if checkpoint is not None:
             return checkpoint, notes
         notes.append(why)
     return None, notes
+
+
+def newest_step(folder: Path) -> int:
+    """The step of the newest checkpoint in `folder`, verified or not; -1: there is none."""
+    try:
+        return max((int(n) for n in os.listdir(folder) if _STEP.match(n)), default=-1)
+    except OSError:
+        return -1
+
+
+def superseded_checkpoints(folder: Path, *, keep: int, key: str) -> List[Path]:
+    """Those in `folder` that are older than the newest `keep` which verify. As long as fewer do: none."""
+    good = 0
+    steps = sorted((int(p.name) for p in folder.iterdir() if _STEP.match(p.name)), reverse=True)
+    if len(steps) <= keep:
+        return []
+    for at, step in enumerate(steps):
+        good += verify_checkpoint(folder / str(step), key=key)[0] is not None
+        if good >= keep:
+            return [folder / str(old) for old in reversed(steps[at + 1 :])]
+    return []
+
+
+def drop_unfinished_checkpoints(run: RunDir) -> None:
+    """What was being made or removed when the attempt's processes ended: nothing may cite it."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(run.checkpoints):
+            if _UNFINISHED.match(name):
+                shutil.rmtree(run.checkpoints / name, ignore_errors=True)

@@ -42,7 +42,7 @@ class Cause(StrEnum):
 
     OK = "ok"
     ERROR = "error"  # the program or kind failed by itself: non-zero exit, exception
-    SIGNAL = "signal"  # ended by a signal that was not ours
+    SIGNAL = "signal"  # ended by a signal that was not ours; when it starts again, see lanes.decide
     TIME_LIMIT = "time-limit"
     CANCELLED = "cancelled"
     PREEMPTED = "preempted"  # asked to leave, checkpointed, left

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from core.errors import BadInput
-from core.kind import Context, Kind, Params, Question
+from core.kind import Context, Kind, Measure, Params, Question, Ranking
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,6 +23,7 @@ ARCHIVE, CHECKOUT, DECODER, FRAMES = "archive", "checkout", "decoder", "frames"
 # What lies in a submission's folder after it was evaluated there: none of it is the decoder's.
 _PRODUCTS = ("archive", "inflated", "archive.zip", "report.txt")
 _MOST_FILES = 2000
+PAIRS = 600  # of the challenge's video
 
 
 class ScoreParams(Params):
@@ -43,10 +44,10 @@ class ScoreParams(Params):
     view: Literal["archive", "faithful"] = Field("archive", description="which rate `value` has; both are in the table")
     python: str | None = Field(None, description="the evaluator's interpreter [the checkout's .venv, else ours]")
     path: list[str] = Field(default_factory=list, description="folders in which decoder and evaluator find programs")
-    device: Literal["cpu", "cuda", "mps"] = "cpu"
-    samples: int | None = Field(600, ge=1, description="pairs that the video has; null: as the report says")
+    device: Literal["cpu", "cuda", "mps"] = Field("cpu", description="the evaluator's; cuda needs --gpus 1")
+    samples: int | None = Field(PAIRS, ge=1, description="pairs that the video has; null: as the report says")
     batch: int = Field(16, ge=1, description="pairs that are evaluated at once")
-    seed: int = 1234
+    seed: int = Field(1234, description="the evaluator's")
     height: int = Field(874, ge=1, description="rows of a frame")
     width: int = Field(1164, ge=1, description="columns of a frame")
     inflate: str = Field("inflate.sh", min_length=1, description="the decoder's script")
@@ -57,8 +58,13 @@ class ScoreParams(Params):
     videos: str = Field("videos", min_length=1, description="the checkout's folder of the original video")
     names: str = Field("public_test_video_names.txt", min_length=1, description="the checkout's list of videos")
     also: list[str] = Field(default_factory=list, description="more of the checkout that its evaluate.py needs")
-    scratch: str | None = Field(None, description="where frames are written [the job's working folder]")
-    disk_bytes: int = Field(3_660_000_000, ge=0, description="bytes that must be free there")
+    scratch: str | None = Field(None, description="where frames are written [the job's temporary folder]")
+    submission: str = Field(
+        "candidate",
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
+        description="its folder's name below submissions/: some decoders import themselves by it",
+    )
+    disk_bytes: int | None = Field(None, ge=0, description="bytes that must be free there [those of the frames]")
     limit_s: float = Field(3 * 3600.0, gt=0, description="seconds for decoding and evaluating together")
     commit: str | None = Field(None, description="found by itself: what git says of the checkout")
     dirty: bool | None = Field(None, description="found by itself: do its files differ from that commit")
@@ -111,6 +117,20 @@ class ScoreParams(Params):
         """Over how many pairs the report must be; None: whatever it says."""
         return self.pairs if self.pairs is not None else self.samples
 
+    @property
+    def need(self) -> int:
+        """Bytes that must be free: named, or those of the frames that are written (3.66 GB of the challenge's)."""
+        if self.disk_bytes is not None:
+            return self.disk_bytes
+        if self.frames is not None:
+            return (self.pairs or 0) * self.pair_bytes  # all of them are linked to, not copied
+        return (self.samples or PAIRS) * self.pair_bytes
+
+    @property
+    def pair_bytes(self) -> int:
+        """Of two decoded frames."""
+        return 2 * self.height * self.width * 3
+
 
 class ScoreKind(Kind):
     """See the module."""
@@ -136,13 +156,32 @@ class ScoreKind(Kind):
             ),
         }
 
-    def describe(self, params: ScoreParams) -> str:
-        said = [Path(params.archive).name]
-        if params.is_proxy:
-            said.append("proxy" + (f" on {params.pairs} pairs" if params.pairs is not None else " on given frames"))
-        return (
-            f"{Path(params.archive).parent.name}/{', '.join(said)}, by {Path(params.checkout).name} on {params.device}"
+    def ranking(self) -> Ranking:
+        # Within a contract the files of evaluator and video are the same, and the pairs, the device and the batch.
+        return Ranking(
+            "SELECT job, substr(bundle_sha256, 1, 12) AS name, bundle_sha256, value, "
+            "contract_sha256 || view || (authority = 'proxy') AS within, "
+            "(CASE authority WHEN 'proxy' THEN 'proxy value' ELSE 'score' END) || ' (' || view || ' view)' AS label "
+            "FROM score WHERE {jobs}",
+            (
+                Measure(
+                    "value",
+                    "label",
+                    "within",
+                    "scores by another evaluator, of another view, of other pairs or on another device, and proxies, "
+                    "are other quantities (`lab floor` says which may promote)",
+                ),
+            ),
+            "bundle_sha256",
         )
+
+    def describe(self, params: ScoreParams) -> str:
+        said = [f"{Path(params.archive).parent.name}/{Path(params.archive).name}"]
+        if params.is_proxy:
+            said.append("proxy on " + (f"{params.pairs} pairs" if params.pairs is not None else "given frames"))
+        if params.device != "cpu":
+            said.append(f"on {params.device}")
+        return ", ".join(said)
 
     def inputs(self, params: ScoreParams) -> dict[str, Path]:
         """Archive, decoder and evaluator, looked into now: what cannot be scored is refused before anything starts."""

@@ -5,14 +5,14 @@ This module stays light: the command line imports it to check parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from core.errors import BadInput
-from core.kind import Context, Kind, Params, Question
+from core.kind import Absent, Context, Kind, Measure, Params, Question, Ranking
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,6 +80,7 @@ class TrainParams(Params):
     candidate_epochs: int = Field(10, ge=1, description="epochs from one candidate to the next; the last is always one")
     checkpoint_epochs: int = Field(10, ge=1, description="epochs from one checkpoint to the next")
     checkpoint_seconds: float = Field(300.0, ge=0, description="seconds after which one is due; 0: after every step")
+    keep_checkpoints: int = Field(3, ge=2, description="the newest so many stay; an older one goes when they verify")
     preview: bool = Field(True, description="a short video of a sequence that was held out")
     start: str | None = Field(None, description="a checkpoint's folder of another training, to start from")
     mode: Literal["exact", "model-only", "reset-rate"] = Field("exact", description="what is taken of `start`")
@@ -150,6 +151,7 @@ class Train(Kind):
     code: ClassVar[tuple[str, ...]] = ("core", "kernels", "jobs.train", "jobs.train_kind", "jobs.score.checkout")
     packages: ClassVar[tuple[str, ...]] = ("torch", "numpy", "scipy", "scikit-image", "av", "pillow")
     needs: ClassVar[Mapping[str, Any]] = {"role": "train"}
+    described: ClassVar[tuple[str, ...]] = ("epochs", "alpha", "h")
 
     def tables(self) -> dict[str, pa.Schema]:
         from jobs.train.schema import CANDIDATES, TRAINING
@@ -164,9 +166,42 @@ class Train(Kind):
                 "c.ms_ssim, c.ms_ssim - d.ms_ssim AS gain_ms_ssim, t.bundle_bytes, t.evaluation_sha256, t.job "
                 "FROM (SELECT * FROM training WHERE {jobs}) t JOIN candidates c ON c.job = t.job AND c.chosen "
                 "JOIN candidates d ON d.job = t.job AND d.weights = 'decoded' "
-                "ORDER BY t.evaluation_sha256, t.quantity, c.evaluation_value",
+                "ORDER BY t.evaluation_sha256, t.quantity, t.value_sha256, c.evaluation_value",
             ),
         }
+
+    def ranking(self) -> Ranking:
+        # What ships, on fixed pairs: values of step rows are no part of a table, and so of no ranking.
+        return Ranking(
+            "SELECT t.job, t.branch AS name, t.settings_sha256, c.evaluation_value, c.psnr, t.value_sha256, "
+            "t.evaluation_sha256, 'evaluation value of the int8 weights (' || t.quantity || ', alpha ' || "
+            "regexp_extract(t.branch, 'alpha(.+)_h', 1) || ')' AS value_label, "
+            "'PSNR of the int8 weights, dB' AS psnr_label "
+            "FROM (SELECT * FROM training WHERE {jobs}) t JOIN candidates c ON c.job = t.job AND c.chosen",
+            (
+                Measure(
+                    "evaluation_value",
+                    "value_label",
+                    "value_sha256",
+                    "values of another objective, another alpha or other fixed pairs are other quantities",
+                ),
+                Measure(
+                    "psnr",
+                    "psnr_label",
+                    "evaluation_sha256",
+                    "on other fixed pairs a PSNR says nothing about these",
+                    greater=True,
+                ),
+            ),
+            "settings_sha256",
+        )
+
+    def figure(
+        self, out: BinaryIO, form: str, tables: Mapping[str, pa.Table], absent: Sequence[Absent], title: str
+    ) -> Sequence[str]:
+        from jobs.train.branches import draw
+
+        return draw(out, form, tables, absent, title)
 
     def describe(self, params: TrainParams) -> str:
         return params.recipe().name

@@ -65,8 +65,22 @@ def refuse_impossible(cluster: Cluster, books: dict[str, LaneBook], needs: Needs
         lacks.append(f"{name} {why}" + ("" if book.hello else " (declared, never probed)"))
     raise ImpossibleNeed(
         f"no lane can take this job: {'; '.join(lacks)}",
-        hint="ask for less, or declare a lane that has it in cluster.yaml",
+        hint=how_to_offer(cluster, books, needs) or "ask for less, or declare a lane that has it in cluster.yaml",
     )
+
+
+def how_to_offer(cluster: Cluster, books: dict[str, LaneBook], needs: Needs) -> str:
+    """What to write in cluster.yaml where exclusive names are all that a lane lacks; "" where more is missing."""
+    plain = needs.model_copy(update={"resources": ()})
+    for config in cluster.lanes:
+        book = books[config.name]
+        view = replace(book.view(), roles=frozenset(config.roles)) if book.hello else _unprobed(config, plain)
+        missing = [r for r in needs.resources if r not in config.resources]
+        if missing and can_ever(plain, view) is None:
+            where = f"in {cluster.path}" if cluster.path is not None else "in the cluster.yaml that `lab init` writes"
+            names = ", ".join([*config.resources, *missing])
+            return f"write `resources: [{names}]` under `{config.name}:` {where}"
+    return ""
 
 
 def this_machine() -> dict[str, Any]:

@@ -106,6 +106,7 @@ class _Expansion:
         self._follow = type(kind).inputs is not Kind.inputs
         self._asked = kind.pooled and type(kind).pools is not Kind.pools
         self._pooled = kind.pooled
+        self._called = frozenset(kind.described) & frozenset(grid.names)
         self._groups: dict[Any, tuple[Keys, str | None]] = {}
         self._specs: dict[str, dict[str, Any]] = {}
         self._first: tuple[JobSpec, dict[str, Any]] | None = None
@@ -143,12 +144,13 @@ class _Expansion:
         except ValueError as error:
             odd = "text that is not UTF-8" if isinstance(error, UnicodeError) else "a number that is not finite"
             raise BadInput(f"cell {self._name(places)} holds {odd}", hint="give another value") from None
-        parts = []
+        parts = [self._kind.describe(params)] if self._called else []
         for (name, values, shown, names), i in zip(self._axes, places):  # noqa: B905
             if not names[i]:
                 shown[i] = plain[name] if name in plain else _plain(name, values[i])
                 names[i] = f"{name}={_short(shown[i])}"
-            parts.append(names[i])
+            if name not in self._called:
+                parts.append(names[i])
         keys, spec = self._group(params)
         label = " ".join(parts)
         return Cell(keys.of(blob), label if len(label) <= _LONGEST_NAME else label[:197] + "...", text, spec)

@@ -47,7 +47,7 @@ COMMANDS: Mapping[str, Entry] = {
     "release": Entry("lab.commands.release", "Let held jobs start.", _CHANGE),
     "rerun": Entry("lab.commands.rerun", "Submit jobs again, as they were.", _CHANGE),
     "results": Entry("lab.commands.results", "Show, query or write result tables.", _RESULTS),
-    "compare": Entry("lab.commands.compare", "Say how two jobs or sweeps and their results differ.", _RESULTS),
+    "compare": Entry("lab.commands.compare", "Say how two jobs or sweeps differ; rank many.", _RESULTS),
     "fetch": Entry("lab.commands.fetch", "Copy a job's artifacts and tables here.", _RESULTS),
     "floor": Entry(
         "lab.commands.floor", "Show the floor, the verdict on every submission, and the gap to rivals.", _RESULTS

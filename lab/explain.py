@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from core.journal import query
 from core.journal.query import Job
 from core.live import read_lanes
 from core.spec import Needs, differing_parts, key_parts
-from core.states import Cond, JobState, LaneState
+from core.states import Cond, EventKind, JobState, LaneState
 from lab.answers import answer_in_cache
-from lab.capacity import lane_books
+from lab.capacity import how_to_offer, lane_books
 from lab.explainsweep import about_sweep, cells_ahead, why_cell, why_sweep
 from lab.folded import cell_name
 from lab.output import human
@@ -174,15 +175,22 @@ def _waiting(
     if waits:
         more = f" and {len(waits) - 1} more" if len(waits) > 1 else ""
         return f"{name} waits for job {waits[0].id}{more}, which {became(waits[0].state)}", None
+    rest_s = _rests(conn, job)
+    if rest_s > 0 and controller_alive(home):
+        return f"{name} starts again in {human.span(rest_s)}, after {job.reason}", None
     needs = Needs.model_validate(spec["needs"])
-    books = lane_books(cluster.load(home.cluster_file), conn)
+    declared = cluster.load(home.cluster_file)
+    books = lane_books(declared, conn)
     able = {n: b for n, b in books.items() if can_ever(needs, b.view()) is None}
     up = {n: b for n, b in able.items() if b.state is LaneState.UP}
     if not controller_alive(home):
         where = next(iter(able), None)
         return f"{name} waits for the controller, which is down; `lab up` starts it" + _then(where), where
     if not able:
-        return f"{name} waits for a lane that can take it: {_all_lanes(books, needs)}", None
+        remedy = how_to_offer(declared, books, needs)
+        return f"{name} waits for a lane that can take it: {_all_lanes(books, needs)}" + (
+            remedy and f"; {remedy}"
+        ), None
     if not up:
         reasons = "; ".join(f"{n}: {b.view().why}" for n, b in able.items())
         return f"{name} waits for a lane to come up: {reasons}", None
@@ -203,6 +211,14 @@ def _waiting(
         )
         return f"{name} waits for {best.lane}: there it should be done {sooner}", lane
     return f"{name} is about to start on {lane}", lane
+
+
+def _rests(conn: sqlite3.Connection, job: Job) -> float:
+    """Seconds for which it may not start again yet (both times are of this machine's clock)."""
+    if not job.attempts:
+        return 0.0
+    last = [e for e in query.events(conn, job_id=job.id) if e.kind == EventKind.REQUEUED][-1:]
+    return max((e.at + float(e.data.get("wait_s") or 0.0) - time.time() for e in last), default=0.0)
 
 
 def _failed(job: Job) -> bool:

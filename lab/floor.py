@@ -12,6 +12,7 @@ reports may hide. Where none was scored twice the noise is unknown, and then not
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from core.cluster import Cluster, load
+from core.cluster import Cluster, LaneConfig, as_it_was, load
 from core.errors import BadInput, NotFound
 from core.home import Home
 from core.journal import query
@@ -32,6 +33,8 @@ from jobs.score.proxy import Authority
 VIEWS = ("archive", "faithful")
 _TABLE, _ROLE = "score", "promote"
 _FLOAT = 1e-12  # relative: the same formula, the same numbers
+_DECLARED = """SELECT data ->> '$.info.declared' FROM event WHERE kind = 'lane' AND lane = ? AND seq < ?
+    AND data -> '$.info.declared' IS NOT NULL ORDER BY seq DESC LIMIT 1"""
 _ADMITTED = """SELECT data ->> '$.ok' FROM event WHERE kind = 'admitted' AND lane = ? AND data ->> '$.role' = ?
     AND seq < ? ORDER BY seq DESC LIMIT 1"""
 
@@ -104,7 +107,11 @@ def judge(candidate: Standing, floor: Standing | None, noise: float | None) -> J
 
 @dataclass(frozen=True)
 class Scoring:
-    """One row of the table `score`, recomputed, with what the journal says of its making."""
+    """One row of the table `score`, recomputed, with what the journal says of its making.
+
+    Attributes:
+        evaluator: (package, version) of what its process imports, Python among them; empty: nobody asked.
+    """
 
     job: int
     name: str
@@ -116,6 +123,7 @@ class Scoring:
     bytes: int
     authority: Authority
     bars: tuple[str, ...] = ()
+    evaluator: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,6 +164,12 @@ class Rival:
     name: str
     score: float
 
+    @property
+    def rounding(self) -> float:
+        """Half a unit of the last decimal that is written, of two at least: boards show that many."""
+        decimals = len(f"{self.score!r}".partition(".")[2]) if "e" not in f"{self.score!r}" else 16
+        return 0.5 * 10.0 ** -max(2, decimals)
+
 
 @dataclass(frozen=True)
 class Floor:
@@ -166,6 +180,7 @@ class Floor:
         floor: the submission that is the floor; None: there is none.
         candidates: every submission with its verdict, the best first within each contract.
         contracts: all under which something may promote.
+        scorings: what it was made of, oldest first.
     """
 
     view: str
@@ -174,6 +189,7 @@ class Floor:
     noise: Noise
     candidates: tuple[Candidate, ...]
     contracts: tuple[str, ...]
+    scorings: tuple[Scoring, ...] = ()
 
 
 def find_floor(scorings: Iterable[Scoring], *, view: str = VIEWS[0], contract: str = "") -> Floor:
@@ -203,7 +219,8 @@ def find_floor(scorings: Iterable[Scoring], *, view: str = VIEWS[0], contract: s
         judged.append(replace(one, judged=told))
     final = [replace(c, is_floor=c is floor) for c in judged]
     final.sort(key=lambda c: (c.contract != main, c.contract, c.standing.value))
-    return Floor(view, main, next((c for c in final if c.is_floor), None), noise, tuple(final), contracts)
+    best = next((c for c in final if c.is_floor), None)
+    return Floor(view, main, best, noise, tuple(final), contracts, tuple(rows))
 
 
 def noise_of(scorings: Iterable[Scoring]) -> Noise:
@@ -219,16 +236,18 @@ def read_scorings(home: Home, conn: sqlite3.Connection, view: str, warnings: lis
     """The committed scorings. A row that contradicts itself is left out, and `warnings` says so.
 
     Raises:
-        NotFound: there is none.
         BadInput: no such view, or cluster.yaml is broken.
     """
     if view not in VIEWS:
         raise BadInput(f"there is no view {view!r}", hint=f"there are: {', '.join(VIEWS)}")
-    jobs = [j.id for j in query.jobs(conn, kind="score")]
-    if not jobs:
-        raise NotFound("nothing was scored yet, so there is no floor", hint="`lab submit score --set ...` scores one")
-    table = read_table(home, conn, _TABLE, jobs, warnings=warnings)
     cluster = load(home.cluster_file)
+    jobs = [j.id for j in query.jobs(conn, kind="score")]
+    try:
+        table = read_table(home, conn, _TABLE, jobs, warnings=warnings) if jobs else None
+    except NotFound:
+        table = None  # none of them succeeded, or nothing of it can be read: then `warnings` says so
+    if table is None:
+        return []
     out = []
     for row in table.to_pylist():
         try:
@@ -241,22 +260,43 @@ def read_scorings(home: Home, conn: sqlite3.Connection, view: str, warnings: lis
 def bars_of(conn: sqlite3.Connection, cluster: Cluster, job_id: int, attempt: int, lane: str) -> tuple[str, ...]:
     """Why what this attempt found may not promote, from what the journal says of it.
 
-    The role is asked of the time when the attempt was placed: a job that needs the role was placed by it; a remote lane
-    had earned it or not, as the journal says; of this machine's own lanes cluster.yaml says which roles they have.
+    The role is asked of the time when the attempt was placed. A job that needs the role was placed by it; a remote lane
+    had earned it or not, as the journal says; a lane of this machine's has those that were declared then.
     """
     job = query.job(conn, job_id)
     bars = ["it read files that were not declared"] if job.undeclared else []
     needs = Needs.model_validate(query.spec_of(conn, job.spec)["needs"])
-    config = next((c for c in cluster.lanes if c.name == lane), None)
     if needs.role == _ROLE and not needs.admission:
-        has = True
-    elif config is not None and not config.remote:
+        return tuple(bars)
+    found = conn.execute("SELECT placed FROM attempt_state WHERE id = ?", (job_id * 4096 + attempt,)).fetchone()
+    config = _as_declared(conn, cluster, lane, found[0] if found is not None else 0)
+    if config is not None and not config.remote:
         has = _ROLE in config.roles
     else:
-        placed = conn.execute("SELECT placed FROM attempt_state WHERE id = ?", (job_id * 4096 + attempt,)).fetchone()
-        said = conn.execute(_ADMITTED, (lane, _ROLE, placed[0])).fetchone() if placed is not None else None
+        said = conn.execute(_ADMITTED, (lane, _ROLE, found[0])).fetchone() if found is not None else None
         has = said is not None and bool(said[0])
     return (*bars, *(() if has else (f"lane {lane} had not the role {_ROLE}",)))
+
+
+def _as_declared(conn: sqlite3.Connection, cluster: Cluster, lane: str, before: int) -> LaneConfig | None:
+    """The lane as cluster.yaml had it at a time of the journal; as it has it now where the journal does not say."""
+    said = conn.execute(_DECLARED, (lane, before)).fetchone()
+    was = as_it_was(lane, json.loads(said[0])) if said is not None else None
+    return was or next((c for c in cluster.lanes if c.name == lane), None)
+
+
+def evaluators_apart(floor: Floor) -> str:
+    """Which packages of the evaluators under the floor's contract differ, in a phrase; "" where none do."""
+    seen: dict[str, dict[str, list[int]]] = {}
+    for scoring in floor.scorings:
+        if scoring.contract == floor.contract and not scoring.bars and scoring.evaluator:
+            for name, version in scoring.evaluator:
+                seen.setdefault(name, {}).setdefault(version, []).append(scoring.job)
+    apart = {name: versions for name, versions in seen.items() if len(versions) > 1}
+    return "; ".join(
+        f"{name} " + ", ".join(f"{version} (job {_few(jobs)})" for version, jobs in sorted(versions.items()))
+        for name, versions in sorted(apart.items())
+    )
 
 
 def read_rivals(path: Path) -> list[Rival]:
@@ -318,8 +358,20 @@ def _scoring(conn: sqlite3.Connection, cluster: Cluster, row: Mapping[str, Any],
             bytes=size,
             authority=authority,
             bars=bars,
+            evaluator=_evaluator(row),
         )
     ]
+
+
+def _evaluator(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    python, packages = row.get("evaluator_python"), row.get("evaluator_packages")
+    if python is None or packages is None:
+        return ()
+    return (("Python", str(python)), *((str(n), str(v)) for n, v in json.loads(packages).items()))
+
+
+def _few(jobs: Sequence[int]) -> str:
+    return f"{jobs[0]}" + (f" and {len(jobs) - 1} more" if len(jobs) > 1 else "")
 
 
 def _elsewhere(scoring: Scoring) -> Scoring:

@@ -19,7 +19,7 @@ from core.grid import Grid
 from core.home import Home
 from core.journal import Journal, query
 from core.rungs import STEPS, step_title
-from core.states import DEFAULT_RETRIES, Rung
+from core.states import DEFAULT_RETRIES, Cause, Rung
 from lab.asked import Request
 from lab.submission import submit
 
@@ -124,7 +124,7 @@ def requests(
             note=f"admission of lane {config.name}",
             force=True,
             literal=True,
-            retries={str(cause): 0 for cause in DEFAULT_RETRIES},
+            retries={str(cause): 0 for cause in (*DEFAULT_RETRIES, Cause.SIGNAL)},
             on_unreachable=f"requeue-after:{max(600, 3 * config.admission.outlive_s)}s",
             admission=True,
             **more,

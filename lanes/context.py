@@ -19,8 +19,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from core.errors import BadInput
 from core.failpoint import failpoint
-from core.fsio import read_json, safe_join, write_atomic, write_json
-from core.rundir import Checkpoint, RunDir, latest_checkpoint, seal_checkpoint
+from core.fsio import fsync_dir, read_json, safe_join, write_atomic, write_json
+from core.rundir import (
+    KEEP_LEAST,
+    Checkpoint,
+    RunDir,
+    look_at_checkpoints,
+    seal_checkpoint,
+    superseded_checkpoints,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,29 +139,43 @@ class RunContext:
         return path
 
     @contextlib.contextmanager
-    def save_checkpoint(self, step: int, **meta: Any) -> Iterator[Path]:
+    def save_checkpoint(self, step: int, *, keep: int | None = None, **meta: Any) -> Iterator[Path]:
+        if keep is not None and keep < KEEP_LEAST:
+            raise BadInput(f"keep={keep} checkpoints", hint=f"keep {KEEP_LEAST} or more: the newest may be damaged")
         step = int(step)
-        final = self.dir.checkpoints / str(step)
-        tmp = self.dir.checkpoints / f".{step}.{os.getpid()}.tmp"
+        tmp = self._aside(step, "tmp")
         shutil.rmtree(tmp, ignore_errors=True)
         tmp.mkdir(parents=True)
         try:
             yield tmp
             failpoint("child.in_checkpoint")
-            old = self.dir.checkpoints / f".{step}.{os.getpid()}.old"
-            if final.exists():  # the same step again: the newer one counts
-                final.rename(old)
-            seal_checkpoint(tmp, final, step=step, key=self.key, attempt=self.attempt, meta=meta)
-            shutil.rmtree(old, ignore_errors=True)
+            seal_checkpoint(
+                tmp,
+                self.dir.checkpoints / str(step),
+                step=step,
+                key=self.key,
+                attempt=self.attempt,
+                meta=meta,
+                old=self._aside(step, "old"),
+                written=lambda: failpoint("child.in_checkpoint_seal"),
+            )
         finally:
             shutil.rmtree(tmp, ignore_errors=True)
+        if keep is not None:
+            # Only now, and only what is older than so many that verify, the one just written among them.
+            for path in superseded_checkpoints(self.dir.checkpoints, keep=keep, key=self.key):
+                self._remove_checkpoint(path)
 
     def load_checkpoint(self) -> Checkpoint | None:
+        return next(self.checkpoints(), None)
+
+    def checkpoints(self) -> Iterator[Checkpoint]:
         earlier = [Path(p) for p in self.raw.get("checkpoints") or ()]
-        found, notes = latest_checkpoint([self.dir.checkpoints, *earlier], key=self.key)
-        for note in notes:
-            self.log(f"lab: a checkpoint was passed over: {note}")
-        return found
+        for found, why in look_at_checkpoints([self.dir.checkpoints, *earlier], key=self.key):
+            if found is None:
+                self.log(f"lab: a checkpoint was passed over: {why}")
+            else:
+                yield found
 
     @property
     def stopping(self) -> bool:
@@ -187,6 +208,19 @@ class RunContext:
     def _write_progress(self) -> None:
         write_atomic(self.dir.path / PROGRESS, json.dumps(self._progress_waits), sync=False)
         self._progress_waits = None
+
+    def _remove_checkpoint(self, path: Path) -> None:
+        """By its name first, so that wherever this ends, what is still called a checkpoint is a whole one."""
+        old = self._aside(int(path.name), "old")
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+        fsync_dir(path.parent)
+        failpoint("child.in_checkpoint_removal")
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _aside(self, step: int, what: str) -> Path:
+        """Where a checkpoint lies while it is made or removed: nothing reads there."""
+        return self.dir.checkpoints / f".{step}.{os.getpid()}.{what}"
 
     def _artifact(self, name: str) -> Path:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ class Ended:
     Attributes:
         state: SUCCEEDED, FAILED or LOST; REVOKED for one that the head stopped to start it again later.
         cause: the one word; `message` the sentence.
+        signal: by which its process ended.
+        idle_from: no attempt from this number on left a checkpoint that is newer than all before it.
         parts: table parts to be listed by the same transaction.
     """
 
@@ -27,6 +30,8 @@ class Ended:
     cause: Cause
     message: str = ""
     exit_code: int | None = None
+    signal: int | None = None
+    idle_from: int = 1
     seconds: float | None = None
     cpu_s: float | None = None
     max_rss_mb: float | None = None
@@ -51,16 +56,42 @@ def conclude(job: Job, attempt: Attempt, earlier: Sequence[Attempt], spec: dict[
             _job_event(job, JobState.SUCCEEDED, Cause.OK, "", undeclared=bool(end.undeclared)),
         ]
     first = _attempt_event(attempt, end, end.state, end.cause, parts=())
-    used = sum(1 for a in earlier if a.cause == end.cause and a.n != attempt.n)
-    bound = retry_bound(spec, end.cause)
-    if used < bound:
+    used = [a for a in earlier if a.cause == end.cause and a.n != attempt.n]
+    wait_s = restart_after(end, attempt, used, spec)
+    if wait_s is not None:
         reason = f"attempt {attempt.n}: {end.cause}" + (f" ({end.message})" if end.message else "")
-        again = Event(EventKind.REQUEUED, job=job.id, data={"cause": end.cause, "reason": reason})
+        if wait_s:
+            reason += f"; it starts again after {wait_s:g} s"
+        again = Event(EventKind.REQUEUED, job=job.id, data={"cause": end.cause, "reason": reason, "wait_s": wait_s})
         return [first, again, *answered_in_queue(job.id, job.wish)]
     reason = end.message or str(end.cause)
-    if bound:
-        reason += f" (retried {bound} time{'s' if bound != 1 else ''})"
+    if used:
+        reason += f" (retried {len(used)} time{'s' if len(used) != 1 else ''})"
     return [first, _job_event(job, JobState.FAILED, end.cause, reason, undeclared=bool(end.undeclared))]
+
+
+# Signals that a program does not send itself: an operator, a machine that is shut down, a watchdog of its memory.
+OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT})
+SIGNAL_MOST = 20  # restarts of one job after signals, however far it gets between them
+SIGNAL_WAITS_S = (0.0, 5.0, 60.0)  # by how many attempts in a row ended so with no newer checkpoint
+
+
+def restart_after(end: Ended, attempt: Attempt, used: Sequence[Attempt], spec: dict[str, Any]) -> float | None:
+    """Seconds after which the job may start again; None: it has failed.
+
+    A bound that the user gave is a plain number of times, and so is every default but that of `signal`: a training of
+    days that somebody kills goes on each time it got further, to a newer checkpoint, up to SIGNAL_MOST times. Without
+    that it is tried again twice, later each time, if the signal came from outside; and not at all if it says that the
+    program itself is broken (SIGSEGV, SIGABRT), for it would break at the same place.
+
+    Args:
+        used: earlier attempts that ended for the same cause.
+    """
+    if end.cause is not Cause.SIGNAL or str(Cause.SIGNAL) in (spec.get("retries") or {}):
+        return 0.0 if len(used) < retry_bound(spec, end.cause) else None
+    idle = sum(a.n >= end.idle_from for a in (*used, attempt))
+    most = len(SIGNAL_WAITS_S) - 1 if end.signal in OUTSIDE else 0
+    return SIGNAL_WAITS_S[idle] if idle <= most and len(used) < SIGNAL_MOST else None
 
 
 def retry_bound(spec: dict[str, Any], cause: Cause) -> int:
@@ -237,6 +268,7 @@ def _attempt_event(
         "cause": cause,
         "message": end.message,
         "exit_code": end.exit_code,
+        "signal": end.signal,
         "seconds": end.seconds,
         "cpu_s": end.cpu_s,
         "max_rss_mb": end.max_rss_mb,

@@ -12,7 +12,7 @@ from typing import Any
 from core.fsio import no_space, read_json, sha256_file
 from core.home import Home
 from core.journal.query import Attempt, Job
-from core.rundir import RunDir, verify_manifest
+from core.rundir import RunDir, newest_step, verify_manifest
 from core.states import AttemptState, Cause
 from lanes.decide import Ended
 
@@ -36,6 +36,7 @@ def harvest(home: Home, job: Job, attempt: Attempt) -> Ended:
     undeclared = tuple(outcome.get("undeclared") or ())
     common: dict[str, Any] = {
         "exit_code": outcome.get("exit_code"),
+        "signal": outcome.get("signal"),
         "seconds": outcome.get("seconds"),
         "cpu_s": outcome.get("cpu_s"),
         "max_rss_mb": outcome.get("max_rss_mb"),
@@ -43,6 +44,8 @@ def harvest(home: Home, job: Job, attempt: Attempt) -> Ended:
         "manifest": sha256_file(run.manifest),
     }
     cause = _cause(outcome.get("cause"))
+    if cause is Cause.SIGNAL:
+        common["idle_from"] = idle_from(home, job.id, attempt.n)
     if cause is not Cause.OK:
         return Ended(AttemptState.FAILED, cause, str(outcome.get("message") or ""), **common)
     try:
@@ -128,6 +131,16 @@ def last_step(metrics: Path) -> int | None:
                     continue
                 best = step if best is None else max(best, step)
     return best
+
+
+def idle_from(home: Home, job: int, n: int) -> int:
+    """The attempt after the newest of 1 to n that left a checkpoint newer than all before it."""
+    best, since = -1, 1
+    for k in range(1, n + 1):
+        step = newest_step(home.run_dir(job, k).checkpoints)
+        if step > best:
+            best, since = step, k + 1
+    return since
 
 
 def _cause(word: Any) -> Cause:

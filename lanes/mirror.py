@@ -61,6 +61,7 @@ class Mirror:
         self.killing = False  # down --kill: stop all attempts first
         self.crowded = False  # the disk is full: finish what runs, place nothing
         self.stale = True  # the queue may not be what it was when last looked at
+        self._waits: dict[int, float] = {}  # jobs that may not start again yet: until when, by our clock
         self.listeners: list[Callable[[Sequence[Event]], None]] = []
         self._look_again = 0.0
         self._specs: OrderedDict[str, Spec] = OrderedDict()
@@ -72,10 +73,21 @@ class Mirror:
         self.heard(events)
 
     def heard(self, events: Sequence[Event]) -> None:
-        if any(e.kind in _STIRS for e in events):
-            self.stale = True
+        for event in events:
+            if event.kind in _STIRS:
+                self.stale = True
+            if event.kind is EventKind.REQUEUED and event.job is not None and event.data.get("wait_s"):
+                self._waits[event.job] = time.monotonic() + float(event.data["wait_s"])
         for listener in self.listeners:
             listener(events)
+
+    @property
+    def waits(self) -> set[int]:
+        """Jobs in the queue that are to start again, but not yet. A controller that was started anew knows none."""
+        if self._waits:
+            now = time.monotonic()
+            self._waits = {job: until for job, until in self._waits.items() if until > now}
+        return set(self._waits)
 
     def spec(self, digest: str) -> Spec:
         found = self._specs.get(digest)

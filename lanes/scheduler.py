@@ -263,10 +263,12 @@ class Scheduler:
 
     def _single(self, views: list[LaneView]) -> Iterator[_Candidate]:
         crews: dict[str, list[Waiting]] = {}
-        for job in self._queue:
+        waits = self.m.waits
+        queue = [job for job in self._queue if job.id not in waits]
+        for job in queue:
             if job.pooled and self.dispatch.poolable(self.m.spec(job.spec)):
                 crews.setdefault(job.spec, []).append(job)
-        for job in self._queue:
+        for job in queue:
             spec = self.m.spec(job.spec)
             if job.spec not in crews or not job.pooled:
                 yield _Candidate((-job.priority, job.id), spec, (job,))
@@ -283,7 +285,10 @@ class Scheduler:
         """Of each open sweep as many as could be placed, and one more: it keeps its place in the queue."""
         for sweep in self.sweeps.placeable():
             order = (-sweep.priority, sweep.id)
-            spec = self.m.spec(sweep.spec if sweep.uniform else self._specs_of(sweep, 1)[0][1])
+            first = [] if sweep.uniform else self._specs_of(sweep, 1)
+            if not (sweep.uniform or first):
+                continue
+            spec = self.m.spec(first[0][1] if first else sweep.spec)
             pooled = sweep.row.pooled and self.dispatch.poolable(spec)
             bars: frozenset[str] = self.dispatch.bars(spec) if pooled else frozenset()
             busy = self.dispatch.flying[sweep.id] if pooled else sweep.started
@@ -298,7 +303,7 @@ class Scheduler:
                 for _ in range(n):
                     yield _Candidate(order, spec, sweep=sweep, pooled=True, bars=bars)
             elif sweep.uniform:
-                for cell in [i for a, b in sweep.waiting.peek(n) for i in range(a, b + 1)]:
+                for cell in self._first(sweep, n):
                     yield _Candidate(order, spec, sweep=sweep, cells=(cell,))
             else:
                 for cell, digest in self._specs_of(sweep, n):
@@ -318,6 +323,7 @@ class Scheduler:
     ) -> Iterator[_Candidate]:
         """Of a sweep over unlike lanes the longest cells that wait, and some of every other length to choose from."""
         found = self.outlook.order(sweep)
+        waits = self.m.waits
         ends = self.outlook.ends(next(iter(sweep.waiting)))
         cells, rest_s = found.first(max(n, _MOST - _SPREAD), ends=ends, spread=_SPREAD)
         if pooled:
@@ -325,7 +331,7 @@ class Scheduler:
             most_s = min(_BATCH_S, _BATCH_PART * self.outlook.rest_s(found, cells, rest_s, views))
             parts = found.bundles(cells, most_s)
         else:
-            parts = [(cell,) for cell in cells]
+            parts = [(cell,) for cell in cells if cell not in waits]
         for i, part in enumerate(parts):
             length = found.whole(part) if ends else None
             yield _Candidate(
@@ -333,8 +339,14 @@ class Scheduler:
             )
 
     def _specs_of(self, sweep: LiveSweep, n: int) -> list[tuple[int, str]]:
-        rows = lookups.cells(self.m.journal.conn, sweep.waiting.peek(n), sweep.spec)
+        rows = lookups.cells(self.m.journal.conn, [(cell, cell) for cell in self._first(sweep, n)], sweep.spec)
         return [(row.id, row.spec) for row in rows]
+
+    def _first(self, sweep: LiveSweep, n: int) -> list[int]:
+        """The first cells that wait, but for those that are to start again later."""
+        waits = self.m.waits
+        cells = [i for a, b in sweep.waiting.peek(n + len(waits)) for i in range(a, b + 1)]
+        return [cell for cell in cells if cell not in waits][:n]
 
     def _look(self, views: list[LaneView]) -> None:
         """Look at the queue of single jobs again, if it may not be what it was."""

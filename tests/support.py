@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from core.journal import Journal, query
 from core.journal.query import Job
 from core.states import JobState
 from lanes.ray_session import start_time
+from tests.forked import run_lab
 
 T = TypeVar("T")
 
@@ -26,15 +26,21 @@ DEADLINE_S = 90.0
 
 
 def wait_for(condition: Callable[[], T], what: str, *, deadline_s: float = DEADLINE_S) -> T:
-    """Poll until `condition` is truthy and return its value; fail with `what` at the deadline."""
+    """Poll until `condition` is truthy and return its value; fail with `what` at the deadline.
+
+    What is dear to ask is asked less often: most conditions read the journal or all of /proc, and what they wait for
+    needs the processor too.
+    """
     end = time.monotonic() + deadline_s
     while True:
+        began = time.monotonic()
         value = condition()
         if value:
             return value
-        if time.monotonic() > end:
+        now = time.monotonic()
+        if now > end:
             raise AssertionError(f"waited {deadline_s:g} s in vain: {what}")
-        time.sleep(0.02)
+        time.sleep(min(0.2, max(0.02, 5 * (now - began))))
 
 
 def lab(
@@ -42,9 +48,7 @@ def lab(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user would."""
     full = {**os.environ, "LAB_HOME": str(home.path), "NO_COLOR": "1", "COLUMNS": "100", **(env or {})}
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "lab", *args], capture_output=True, text=True, env=full, cwd=cwd, timeout=240
-    )
+    done = run_lab(args, env=full, cwd=cwd, timeout=240)
     if check and done.returncode != 0:
         raise AssertionError(
             f"lab {' '.join(args)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}\n{tail(home)}"

@@ -1,7 +1,8 @@
 """Programs of other people run as they would be by hand: decoder and evaluator, each in a process of its own.
 
-What they write goes into one scratch folder, whose disk is looked at first and which is gone afterwards; one that a
-killed scoring left is removed by the next. Their output goes to the job's log and to an artifact.
+What they write goes into one scratch folder, whose disk is looked at first and which is gone afterwards. What a killed
+scoring left is removed by whoever looks after the attempt, where the folder is in the attempt's own temporary one, and
+else by the next scoring. Their output goes to the job's log and to an artifact.
 """
 
 from __future__ import annotations

@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput, JobFailed
-from core.fsio import digest, sha256_file
+from core.fsio import digest
 from core.kind import Context
-from jobs.score import checkout, proxy, views
+from jobs.score import checkout, proxy, versions, views
 from jobs.score.checkout import EVALUATE
 from jobs.score.evaluator import EvaluatorFailed, Programs, clean_environment, scratch
-from jobs.score.report import Report, read_report
+from jobs.score.report import Report, ReportRefused, read_report
 from jobs.score_kind import ARCHIVE, CHECKOUT, DECODER, FRAMES, ScoreParams
 
-LOG, REPORT = "evaluator.log", "report.txt"
-_SUBMISSION = "submissions/candidate"
+LOG, REPORT, INTERPRETER = "evaluator.log", "report.txt", "interpreter.json"
+SUBMISSIONS = "submissions"
 
 
 def run(ctx: Context) -> None:
@@ -28,32 +28,47 @@ def run(ctx: Context) -> None:
     Raises:
         DiskFull: its frames would not fit.
         EvaluatorFailed: decoder or evaluator ended badly or too late, or there is no report.
+        InterpreterFailed: the evaluator's Python does not answer.
+        JobFailed: archive, decoder or evaluator changed on the way.
         ReportRefused: the report contradicts itself or the files.
         BadInput: the archive is no zip, or the evaluator is not the one that was pinned.
     """
     p: ScoreParams = ctx.params
+    if p.device == "cuda" and not ctx.gpus:
+        raise BadInput("device=cuda and no GPU was granted", hint="submit with --gpus 1")
     given = _given(ctx)
     scorer = checkout.scorer_digest(given.parts)
     pinned = refuse_other_pin(p, scorer)
     authority, why = proxy.authority_of(
         proxy=proxy.said_of(p.frames is not None, p.pairs), pinned=pinned, commit=p.commit, dirty=p.dirty
     )
+    ctx.log(f"the evaluator: {_git_said(p)}, its files are {scorer} (pin=)")
     seen = views.rule_faithful(given.archive, given.runtime)
-    ctx.expect(rows={"score": 1, "score_files": len(seen.files)}, artifacts=[REPORT, LOG])
-    base = Path(p.scratch) if p.scratch else ctx.work
-    earlier = [] if p.scratch else sorted(ctx.artifacts.parent.parent.glob("*/work"))
-    with scratch(base, need=p.disk_bytes, also=earlier) as folder:
-        programs = Programs(ctx, _environment(p, folder), ctx.artifact(LOG), p.limit_s)
+    files = [*seen.files, *seen.inside]
+    ctx.expect(rows={"score": 1, "score_files": len(files)}, artifacts=[REPORT, LOG, INTERPRETER])
+    # Of the attempt's own temporary folder the lane takes care, however the attempt ends.
+    base = Path(p.scratch) if p.scratch else ctx.artifacts.parent / "tmp"
+    earlier = [] if p.scratch else sorted(ctx.artifacts.parent.parent.glob("*/tmp"))
+    with scratch(base, need=p.need, also=earlier) as folder:
+        env = _environment(p, folder)
+        asked = versions.ask(interpreter_of(p), versions.imports_of(given.modules), env, folder / "home")
+        ctx.artifact(INTERPRETER).write_text(asked.json() + "\n", encoding="utf-8")
+        programs = Programs(ctx, env, ctx.artifact(LOG), p.limit_s)
         text = _evaluate(ctx, programs, folder, given)
         seconds = programs.seconds
     ctx.artifact(REPORT).write_text(text, encoding="utf-8")
-    if sha256_file(given.archive) != seen.files[0].sha256:
-        raise JobFailed(f"the archive {given.archive} changed while it was scored: nothing is known of it")
-    alone = seen.files[0].bytes
+    _refuse_changed(given, seen, scorer)
     report = read_report(
-        text, archive_bytes=alone, original_bytes=checkout.original_bytes(given.parts[p.videos]), samples=p.over
+        text,
+        archive_bytes=seen.files[0].bytes,
+        original_bytes=checkout.original_bytes(given.parts[p.videos]),
+        samples=p.over,
     )
+    if report.samples is None:
+        raise ReportRefused("the report does not say over how many samples it is")
     bundle = seen.digest if given.frames is None else digest([seen.digest, given.frames_sha256])
+    # Not the evaluator's packages: a patch of a library would leave the lab without a floor. They are in the row, and
+    # `lab floor` says where they differ.
     identity = {
         "scorer": scorer,
         "samples": report.samples,
@@ -62,11 +77,26 @@ def run(ctx: Context) -> None:
         "seed": p.seed,
         "proxy": why if p.is_proxy else "",
     }
-    ctx.results("score", [_row(p, report, seen, bundle, authority, why, scorer, digest(identity), text, seconds)])
-    ctx.results(
-        "score_files",
-        [{"name": f.name, "bytes": f.bytes, "sha256": f.sha256, "counts": f.counts} for f in seen.files],
-    )
+    row = _row(p, report, seen, bundle, authority, why, scorer, digest(identity), text, seconds)
+    own = {"evaluator_python": asked.python, "evaluator_packages": asked.used_json}
+    ctx.results("score", [row | own])
+    ctx.results("score_files", [asdict(f) for f in files])
+
+
+def _git_said(p: ScoreParams) -> str:
+    if p.commit is None:
+        return "nothing says which version it is"
+    return f"commit {p.commit}" + ("" if p.dirty is False else ", with changes")
+
+
+def _refuse_changed(given: Given, seen: views.View, scorer: str) -> None:
+    """Raise where archive, decoder or evaluator are no longer what they were when it began."""
+    again = views.rule_faithful(given.archive, given.runtime)
+    what = "the archive" if again.files[0] != seen.files[0] else "the decoder" if again != seen else ""
+    if not what and checkout.scorer_digest(given.parts) != scorer:
+        what = "the evaluator"
+    if what:
+        raise JobFailed(f"{what} changed while it was scored: nothing is known of it", hint="score it again")
 
 
 def refuse_other_pin(p: ScoreParams, scorer: str) -> bool:
@@ -99,6 +129,11 @@ class Given:
     frames: Path | None
     frames_sha256: str
 
+    @property
+    def modules(self) -> list[Path]:
+        """The checkout's own Python files."""
+        return [path for name, path in self.parts.items() if name.endswith(".py")]
+
 
 def _given(ctx: Context) -> Given:
     declared = {str(item["name"]): str(item.get("sha256") or "") for item in ctx.raw.get("inputs") or ()}
@@ -112,27 +147,26 @@ def _given(ctx: Context) -> Given:
 
 
 def _evaluate(ctx: Context, programs: Programs, folder: Path, given: Given) -> str:
-    """Decode and evaluate in `folder`. Returns the report."""
+    """Decode and evaluate in `folder`, each in a copy of the checkout of its own. Returns the report.
+
+    The decoder finds neither the original video nor the networks there (the challenge forbids it both), and nothing
+    that it changes is what the evaluator runs.
+    """
     p: ScoreParams = ctx.params
-    root, submission = folder / "checkout", folder / "checkout" / _SUBMISSION
+    root = folder / "checkout"
+    submission = root / SUBMISSIONS / p.submission
+    inflated = submission / "inflated"
     submission.mkdir(parents=True)
-    for name, path in given.parts.items():
-        place = root / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if name.endswith(".py"):
-            shutil.copyfile(path, place)  # a link would lead Python's imports out of here
-        else:
-            place.symlink_to(path.resolve())
+    if given.frames is None:
+        ctx.progress(0, 2, "decoding")
+        os.replace(_decode(programs, folder / "decoding", given, p), inflated)
+    _lay_out(root, given.parts)
     shutil.copyfile(given.archive, submission / "archive.zip")
     raws = checkout.raw_names(checkout.video_names(root / p.names))
-    inflated = submission / "inflated"
-    if given.frames is None:
-        _decode(programs, root, submission, given.runtime, p)
     source = inflated if given.frames is None else given.frames
     proxy.put_frames(source, inflated, raws, pairs=p.pairs, height=p.height, width=p.width)
     ctx.progress(1, 2, "evaluating")
     report = submission / REPORT
-    report.unlink(missing_ok=True)  # of the decoder's making: it would be taken for the evaluator's
     programs.run("the evaluator", _command(p, root, submission, report), root)
     if not report.is_file():
         raise EvaluatorFailed(
@@ -142,16 +176,34 @@ def _evaluate(ctx: Context, programs: Programs, folder: Path, given: Given) -> s
     return report.read_text(encoding="utf-8", errors="replace")
 
 
-def _decode(programs: Programs, root: Path, submission: Path, runtime: dict[str, Path], p: ScoreParams) -> None:
-    for name, path in runtime.items():
+def _lay_out(root: Path, parts: dict[str, Path]) -> None:
+    """Put parts of the checkout below `root`: Python files as copies, the rest as links."""
+    for name, path in parts.items():
+        place = root / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".py"):
+            shutil.copyfile(path, place)  # a link would lead Python's imports out of here
+        else:
+            place.symlink_to(path.resolve())
+
+
+def _decode(programs: Programs, root: Path, given: Given, p: ScoreParams) -> Path:
+    """Run the decoder with all that is counted, and the checkout's Python. Returns the folder of its frames."""
+    submission = root / SUBMISSIONS / p.submission
+    submission.mkdir(parents=True)
+    _lay_out(root, {name: path for name, path in given.parts.items() if name not in (p.videos, checkout.MODELS)})
+    for name, path in given.runtime.items():
         place = submission / name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, place)
         shutil.copymode(path, place)
+    shutil.copyfile(given.archive, submission / "archive.zip")
     views.unpack(submission / "archive.zip", submission / "archive")
-    (submission / "inflated").mkdir(exist_ok=True)
-    words = ["bash", str(submission / p.inflate), str(submission / "archive"), str(submission / "inflated")]
-    programs.run("the decoder", [*words, str(root / p.names)], root)
+    inflated = submission / "inflated"
+    inflated.mkdir(exist_ok=True)
+    words = ["bash", str(submission / p.inflate), str(submission / "archive"), str(inflated), str(root / p.names)]
+    programs.run("the decoder", words, root)
+    return inflated
 
 
 def _command(p: ScoreParams, root: Path, submission: Path, report: Path) -> list[str]:

@@ -40,6 +40,9 @@ SCORE = pa.schema(
         _field("archive_sha256", pa.string()),
         _field("bundle_sha256", pa.string()),  # of archive and runtime files: what was scored
         _field("report_sha256", pa.string()),
+        # Of the evaluator's own process: its Python, and as JSON the packages that its modules import.
+        _field("evaluator_python", pa.string(), may_miss=True),
+        _field("evaluator_packages", pa.string(), may_miss=True),
         _field("seconds", pa.float64()),
     ],
     metadata={"lab.headline": "value,view,authority,score,faithful_score,archive_bytes,seg,pose,samples,device,why"},
@@ -50,7 +53,7 @@ FILES = pa.schema(
         _field("name", pa.string()),
         _field("bytes", pa.int64()),
         _field("sha256", pa.string()),
-        _field("counts", pa.bool_()),  # False: its content is paid for already
+        _field("counts", pa.bool_()),  # False: its content is paid for already, as that of archive.zip/NAME is
     ],
     metadata={"lab.headline": "name,bytes,counts"},
 )

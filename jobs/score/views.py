@@ -34,10 +34,16 @@ class Counted:
 
 @dataclass(frozen=True)
 class View:
-    """The bytes of a submission, seen one way: `archive` or `faithful`."""
+    """The bytes of a submission, seen one way: `archive` or `faithful`.
+
+    Attributes:
+        files: the archive, and what else is paid for.
+        inside: what the archive holds, each named `archive.zip/NAME`; paid for with the archive.
+    """
 
     name: str
     files: tuple[Counted, ...]
+    inside: tuple[Counted, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -68,21 +74,22 @@ def rule_faithful(archive: Path, runtime: Mapping[str, Path]) -> View:
         BadInput: the archive is no zip file.
     """
     files = list(archive_only(archive).files)
-    paid = members(archive)
+    inside = members(archive)
+    paid = {f.sha256 for f in inside}
     for name, path in sorted(runtime.items()):
         content = sha256_file(path)
         files.append(Counted(name, path.stat().st_size, content, content not in paid))
         paid.add(content)
-    return View("faithful", tuple(files))
+    return View("faithful", tuple(files), tuple(inside))
 
 
-def members(archive: Path) -> set[str]:
-    """SHA-256 of the content of each file in the archive.
+def members(archive: Path) -> list[Counted]:
+    """Each file in the archive, unpacked.
 
     Raises:
         BadInput: it is no zip file, or a member is damaged.
     """
-    found = set()
+    found = []
     try:
         with zipfile.ZipFile(archive) as packed:
             for info in packed.infolist():
@@ -92,7 +99,7 @@ def members(archive: Path) -> set[str]:
                 with packed.open(info) as file:
                     while block := file.read(1 << 20):
                         seen.update(block)
-                found.add(seen.hexdigest())
+                found.append(Counted(f"archive.zip/{info.filename}", info.file_size, seen.hexdigest(), False))
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise BadInput(f"the archive {archive} is no readable zip file: {error}", hint="make it again") from None
     return found

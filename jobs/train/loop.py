@@ -157,7 +157,7 @@ def pair_of(frames: Frames, index: int, *, both: bool, device: torch.device, kno
     tensors = [torch.from_numpy(original), torch.from_numpy(decoded), maps]
     if device.type == "cuda":
         tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
-    return Pair(*tensors)
+    return Pair(tensors[0], tensors[1], tensors[2], index)
 
 
 def saliency_of(original: npt.NDArray[np.uint8], *, both: bool) -> Tensor:

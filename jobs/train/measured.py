@@ -87,6 +87,6 @@ class Measured:
             found = [Candidate(**{**c, "quality": Quality(**c["quality"])}) for c in said["candidates"]]
             course = Course(said["course"]["terms"], {int(e): sums for e, sums in said["course"]["epochs"].items()})
             best = decode((folder / BEST).read_bytes(), BEST) if (folder / BEST).exists() else None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateRefused(f"{folder} does not say what was measured ({error})") from None
         return cls(others["decoded"], others["unsharp"], found, course, best)

@@ -41,6 +41,21 @@ class Objective(Protocol):
 
 
 @runtime_checkable
+class Referring(Protocol):
+    """An objective that asks something of the original pair, which is the same every time it is asked."""
+
+    def reference(self, original: Tensor) -> tuple[Tensor, ...]:
+        """What `terms` needs of the original pair in place of it."""
+        ...
+
+    def terms_against(
+        self, reference: tuple[Tensor, ...], filtered: Tensor, decoded: Tensor, saliency: Tensor
+    ) -> Tensor:
+        """As `terms`, bit for bit."""
+        ...
+
+
+@runtime_checkable
 class Local(Protocol):
     """An objective that is a sum over pixels: its slope can be written down, strip by strip."""
 
@@ -144,8 +159,17 @@ class Upstream:
         )
 
     def terms(self, filtered: Tensor, original: Tensor, decoded: Tensor, saliency: Tensor) -> Tensor:
-        with torch.no_grad():
-            pose, classes = self.pose(original)[..., :6], self.seg(original).softmax(dim=1)
+        return self.terms_against(self.reference(original), filtered, decoded, saliency)
+
+    @torch.no_grad()
+    def reference(self, original: Tensor) -> tuple[Tensor, ...]:
+        """(six pose outputs, the probability of each class)."""
+        return self.pose(original)[..., :6].clone(), self.seg(original).softmax(dim=1)
+
+    def terms_against(
+        self, reference: tuple[Tensor, ...], filtered: Tensor, decoded: Tensor, saliency: Tensor
+    ) -> Tensor:
+        pose, classes = reference
         moved = (self.pose(filtered)[..., :6] - pose).square().mean()
         agreed = (self.seg(filtered).softmax(dim=1) * classes).sum(dim=1).mean()
         return torch.stack([1 - agreed, moved, sal_term(filtered, decoded, saliency, self.alpha)])

@@ -28,6 +28,7 @@ from torch.nn.functional import conv2d, relu_
 
 from jobs.train.model import views
 from jobs.train.objective import Local, Objective, emphasis
+from jobs.train.references import References
 
 HALO = 3
 # Pixels of one strip: their activations of 16 channels, some 5 MB a layer, fit a second or third level cache.
@@ -48,11 +49,13 @@ class Pair:
     Attributes:
         original, decoded: (2, H, W, 3) uint8.
         saliency: (frames, H, W) uint8, in 255ths, of the second frame or of both.
+        index: among the pairs of one training, or of its fixed ones; None: of no account.
     """
 
     original: Tensor
     decoded: Tensor
     saliency: Tensor
+    index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Passes:
 
     def __init__(self, h: int, objective: Objective, device: torch.device, threads: int) -> None:
         self.h, self.objective, self.device = h, objective, device
+        self.references = References(objective, device)
         # The threads of torch wait for each other at every operation; ours only at the end.
         self.pool = (
             ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
@@ -153,7 +157,9 @@ class Passes:
         """The loss's derivative at every value of the filtered pair, by the library's own; its terms; the loss."""
         made = self._filtered(layers, pair).requires_grad_()
         with torch.enable_grad():
-            terms = self.objective.terms(made, planes(pair.original), planes(pair.decoded), pair.saliency)
+            terms = self.references.terms(
+                pair.index, made, lambda: planes(pair.original), planes(pair.decoded), pair.saliency
+            )
             value = self.objective.value(terms)
             (slope,) = torch.autograd.grad(value, made)
         return slope, terms.detach(), value.detach()

@@ -2,7 +2,7 @@
 
 A checkpoint is written before the candidate of the same step is measured, and holds all candidates before it. So
 whoever goes on from it knows all but that one, which is then measured first: wherever an attempt is killed, nothing is
-missing and nothing is there twice.
+missing and nothing is there twice. For the same reason it leaves in the middle of a measurement when it is asked to.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import Any, ClassVar
 import torch
 
 from core.errors import BadInput, JobFailed
+from core.failpoint import failpoint
 from core.fsio import digest
 from core.kind import Context
 from core.states import Cause
-from jobs.train import bundle, given, show, state
+from jobs.train import alike, bundle, given, show, state
 from jobs.train.data.pairs import Pairs
 from jobs.train.evaluate import Evaluation, Quality, choose
 from jobs.train.loop import NotFinite, StepRow, train
@@ -91,10 +92,16 @@ def _run(ctx: Context) -> None:
             code=given.code_digest(),
         )
         evaluation = Evaluation(
-            held, range(len(held)), objective, both=recipe.sal_both_frames, device=device, threads=ctx.cores
+            held,
+            range(len(held)),
+            objective,
+            both=recipe.sal_both_frames,
+            device=device,
+            threads=ctx.cores,
+            between=lambda: _leave_if_stopping(ctx),
         )
         begin = _begin(ctx, p, Model(recipe, device), identity)
-        hooks = _Hooks(ctx, p, evaluation, identity, begin.measured, begin.model.steps)
+        hooks = _Hooks(ctx, p, evaluation, identity, networks, begin.measured, begin.model.steps)
         hooks.measure_others()
         hooks.measure_if_due(begin.model)
         try:
@@ -105,7 +112,6 @@ def _run(ctx: Context) -> None:
             ) from None
         if not done:
             ctx.leave()
-        hooks.measure_if_due(begin.model)  # a stop that was wished for at the last step put it off
         rows = _finish(ctx, p, begin, hooks, identity, training, held, time.monotonic() - begun)
         show.show(ctx, p, recipe.name, hooks.measured, rows, held, clip)
 
@@ -125,18 +131,18 @@ class _Begin:
 
 def _begin(ctx: Context, p: TrainParams, model: Model, identity: Identity) -> _Begin:
     """From an earlier attempt's checkpoint; else from the start that was named; else from the first step."""
-    found = ctx.load_checkpoint()
-    if found is not None:
+    for found in ctx.checkpoints():
+        failpoint("train.loading")
         try:
             measured = Measured.load(found.path)
             step = state.load(found.path, model, identity)
         except StateRefused as error:
-            ctx.log(f"lab: the checkpoint of step {found.step} was passed over: {error}; it starts over")
+            ctx.log(f"lab: a checkpoint was passed over: step {found.step} of attempt {found.attempt}: {error}")
         else:
             ctx.log(f"going on from the checkpoint of step {step} of {model.recipe.steps}, of attempt {found.attempt}")
             return _Begin(model, measured, step)
-    elif ctx.attempt > 1:
-        ctx.log("lab: no earlier attempt left a checkpoint that is whole: it starts over")
+    if ctx.attempt > 1:
+        ctx.log("lab: no earlier attempt left a checkpoint that it can go on from: it starts over")
     if p.start is None:
         return _Begin(model, Measured(), None)
     folder, mode = ctx.input(START), Mode(p.mode)
@@ -160,16 +166,18 @@ class _Hooks:
         p: TrainParams,
         evaluation: Evaluation,
         identity: Identity,
+        networks: str | None,
         measured: Measured,
         step: int,
     ) -> None:
         self.ctx, self.p, self.evaluation, self.identity, self.measured = ctx, p, evaluation, identity, measured
+        self.networks = networks  # their digest, where the objective asks any
         self.recipe = p.recipe()
         per_epoch = self.recipe.steps_per_epoch
         self.candidates_at = frozenset(epoch * per_epoch for epoch in p.candidates)
         self.every = p.checkpoint_epochs * per_epoch
         self.saved = time.monotonic()
-        self.saved_at = step
+        self.kept = (step, len(measured.candidates))  # what the newest checkpoint holds
 
     def rows(self, rows: Sequence[StepRow]) -> None:
         for row in rows:
@@ -199,12 +207,14 @@ class _Hooks:
 
     def checkpoint(self, model: Model) -> None:
         epoch, place = self.recipe.where(model.steps)
-        with self.ctx.save_checkpoint(model.steps, epoch=epoch, place=place, branch=self.recipe.name) as folder:
-            state.save(folder, model, self.identity)
-            self.measured.save(folder)
-        self.saved, self.saved_at = time.monotonic(), model.steps
-        if not self.ctx.stopping:
-            self.measure_if_due(model)
+        holds = (model.steps, len(self.measured.candidates))
+        if holds != self.kept:
+            about: dict[str, Any] = {"epoch": epoch, "place": place, "branch": self.recipe.name}
+            with self.ctx.save_checkpoint(model.steps, keep=self.p.keep_checkpoints, **about) as folder:
+                state.save(folder, model, self.identity)
+                self.measured.save(folder)
+            self.saved, self.kept = time.monotonic(), holds
+        self.measure_if_due(model)
 
     def stopping(self) -> bool:
         return self.ctx.stopping
@@ -231,6 +241,13 @@ class _Hooks:
             f"epoch {epoch}: {self.quantity} {quality.value:.6g} on the fixed pairs, PSNR {quality.psnr:.3f} dB "
             f"({quality.psnr - self.measured.decoded.psnr:+.3f} against the decoded frames)"
         )
+
+
+def _leave_if_stopping(ctx: Context) -> None:
+    """Between two pairs that are measured."""
+    failpoint("train.measuring")
+    if ctx.stopping:
+        ctx.leave()
 
 
 def _finish(
@@ -291,6 +308,8 @@ def _finish(
         "recipe_sha256": identity.recipe,
         "data_sha256": training.digest,
         "evaluation_sha256": held.digest,
+        "value_sha256": alike.value_digest(p, hooks.networks, held.digest),
+        "settings_sha256": alike.settings_digest(p, hooks.networks, identity.data, identity.code),
         "code_sha256": identity.code,
         "encoded_bytes": training.encoded_bytes,
         "evaluation_encoded_bytes": held.encoded_bytes,

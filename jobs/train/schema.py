@@ -47,6 +47,8 @@ TRAINING = pa.schema(
         _field("recipe_sha256", pa.string()),
         _field("data_sha256", pa.string()),
         _field("evaluation_sha256", pa.string()),  # of the fixed pairs: only values on equal ones may be compared
+        _field("value_sha256", pa.string()),  # of what an evaluation value is made of: only equal ones are compared
+        _field("settings_sha256", pa.string()),  # of all but the seeds: runs with equal ones differ by chance only
         _field("code_sha256", pa.string()),
         _field("encoded_bytes", pa.int64()),
         _field("evaluation_encoded_bytes", pa.int64()),

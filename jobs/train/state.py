@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from core.failpoint import failpoint
 from jobs.train.model import Model
 
 FORMAT = 1
@@ -83,6 +84,7 @@ def save(folder: Path, model: Model, identity: Identity) -> None:
     }
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        failpoint("train.in_state")
     (folder / _STATE).write_text(json.dumps(state, indent=1, sort_keys=True))
 
 
@@ -162,9 +164,10 @@ def _read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise StateRefused(f"{folder} is no state to go on from: {_STATE} cannot be read ({error})") from None
     wanted = {"format", "step", "h", "recipe", "data", "code", "torch", "numpy_rng", "arrays"}
-    if not isinstance(state, dict) or not wanted <= set(state) or state["format"] != FORMAT:
+    whole = isinstance(state, dict) and wanted <= set(state) and isinstance(state["arrays"], dict)
+    if not whole or state["format"] != FORMAT or not {"position", "has_gauss", "gauss"} <= set(state["numpy_rng"]):
         raise StateRefused(f"{folder} is no state to go on from: {_STATE} is not of format {FORMAT}")
-    return state
+    return dict(state)
 
 
 def _mismatches(state: Mapping[str, Any], model: Model, identity: Identity, mode: Mode) -> list[str]:

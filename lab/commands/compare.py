@@ -1,37 +1,100 @@
-"""`lab compare`: how two jobs or sweeps differ, in what makes them themselves and in their results."""
+"""`lab compare`: how two jobs or sweeps differ; how the cells of one sweep, or many jobs, rank."""
 
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
 
-from lab import completion
+from core.errors import BadInput, NotFound, UnknownKind
+from core.journal import query
+from core.kind import load_kind
+from lab import arguments, completion
 from lab.compare import CellsDifference, Comparison, Spread, TableDifference, compare
 from lab.output import Column, Page, Report, human, lay_out
 from lab.output import job as look
-from lab.selection import one
-from lab.session import session
+from lab.output.standings import ranking_json, ranking_lines
+from lab.selection import resolve
+from lab.session import Session, session
+from lab.standings import Standings, standings
+
+EPILOG = """
+Examples:
+  lab compare 17 21
+  lab compare 40            # the cells of sweep 40, ranked
+  lab compare 40 52 61-63   # many, ranked
+
+Ranked is what the kind allows: numbers of one meaning, on the same fixed inputs. Runs that
+differ in their seeds only are one entry, and two entries that lie no further apart than twice
+the spread of such runs share a rank.
+"""
 
 
 def compare_(
-    a: Annotated[str, typer.Argument(metavar="A", help="A job or sweep.", autocompletion=completion.job_ids)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another.", autocompletion=completion.job_ids)],
-) -> None:
-    """Say how two jobs or sweeps and their results differ.
+    ids: Annotated[
+        list[str],
+        typer.Argument(metavar="A [B ...]", help="Two jobs or sweeps; or any number, ranked.",
+                       autocompletion=completion.job_ids),
+    ],
+) -> None:  # fmt: skip
+    """Say how two jobs or sweeps and their results differ; or rank the cells of one sweep, or many jobs.
 
     Rows are matched by the axes and by the columns that name them. Differences are A minus B; where seeds or repeats
     are there, the spread within each side stands beside them.
     """
     here = session()
+    warnings: list[str] = []
+    report: Report
     with here.reading() as journal:
-        found = compare(here.home, journal.conn, one(journal.conn, a), one(journal.conn, b))
-    for line in found.warnings:
+        conn = journal.conn
+        words = arguments.ids(ids)
+        if len(words) == 2 and all(word.first == word.last for word in words):
+            two = [resolve(conn, [word])[0] for word in words]
+            found = compare(here.home, conn, two[0], two[1])
+            warnings += found.warnings
+            report = CompareReport(found, _ranked(here, conn, two))
+        else:
+            asked = resolve(conn, words)
+            jobs = [query.job(conn, number) for number in asked]
+            if len(jobs) == 1 and not jobs[0].is_sweep:
+                raise BadInput(f"job {asked[0]} alone is compared with nothing", hint="name another: lab compare A B")
+            report = StandingsReport(standings(here.home, conn, asked, warnings=warnings))
+    for line in warnings:
         here.out.remark(f"lab: warning: {human.clean(line)}")
-    here.out.show(CompareReport(found))
+    here.out.show(report)
+
+
+def _ranked(here: Session, conn: sqlite3.Connection, two: Sequence[int]) -> Standings | None:
+    """How both rank, where their kind says how."""
+    kinds = {query.job(conn, number).kind for number in two}
+    try:
+        if len(kinds) != 1 or load_kind(kinds.pop()).ranking() is None:
+            return None
+        return standings(here.home, conn, two)
+    except (BadInput, NotFound, UnknownKind):  # of an older version, or of a package that is gone: the rest is shown
+        return None
+
+
+@dataclass(frozen=True)
+class StandingsReport(Report):
+    """Jobs in order, each only among those that it may be ranked against."""
+
+    found: Standings
+
+    schema = "lab.compare-ranking/1"
+
+    def json(self) -> dict[str, Any]:
+        return {"ranking": ranking_json(self.found)}
+
+    def text(self, page: Page) -> Iterable[str]:
+        return ranking_lines(page, self.found)
+
+    def brief(self) -> Iterable[str]:
+        return [f"{e.rank} {e.name}" for group in self.found.groups[:1] for e in group.entries]
 
 
 @dataclass(frozen=True)
@@ -39,6 +102,7 @@ class CompareReport(Report):
     """Two jobs side by side."""
 
     found: Comparison
+    ranking: Standings | None = None
 
     schema = "lab.compare/2"
 
@@ -53,6 +117,7 @@ class CompareReport(Report):
             "equal": self.found.equal,
             "same_results": self.found.same_results,
             "warnings": self.found.warnings,
+            "ranking": ranking_json(self.ranking) if self.ranking is not None else None,
         }
 
     def text(self, page: Page) -> Iterable[str]:
@@ -83,6 +148,13 @@ class CompareReport(Report):
             yield from _table(page, table)
         if not self.found.tables:
             yield "  neither has result tables"
+        kinds = sorted({job.kind for job in self.found.jobs})
+        if len(kinds) > 1:
+            yield ""
+            yield page.paint(f"  not ranked: a number of {' and one of '.join(kinds)} are other quantities", "dim")
+        if self.ranking is not None and self.ranking.groups:
+            yield ""
+            yield from ranking_lines(page, self.ranking)
 
     def brief(self) -> Iterable[str]:
         return ["equal" if self.found.equal else "different"]

@@ -9,7 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-from lab.floor import VIEWS, Candidate, Floor, Rival, Verdict, find_floor, read_rivals, read_scorings
+from core.errors import NotFound
+from lab.floor import (
+    VIEWS,
+    Candidate,
+    Floor,
+    Rival,
+    Verdict,
+    evaluators_apart,
+    find_floor,
+    read_rivals,
+    read_scorings,
+)
+from lab.hypotheses import Hypothesis, read_hypotheses, together
 from lab.output import Column, Page, Report, human, lay_out
 from lab.session import session
 
@@ -22,9 +34,12 @@ Verdicts:
   unranked    the floor has no value under its contract
 
 A proxy, a lane without the role `promote` when it ran, and a job that read undeclared files never promote.
+What trainings say of their artefacts stands below, as hypotheses: it is no score, and is ranked with none.
 Rivals are a YAML file: - {name: NAME, score: 1.9}
 """
 
+_RULE_LINES = 5  # a rule is what people came for: it is not cut short
+_MOST = 5  # hypotheses of a group that people are shown
 _MARKS = {
     Verdict.PROMOTE: "ok",
     Verdict.CLOSE_MISS: "warn",
@@ -55,23 +70,32 @@ def floor_(
     warnings: list[str] = []
     with here.reading() as journal:
         scorings = read_scorings(here.home, journal.conn, view, warnings)
+        hypotheses = read_hypotheses(here.home, journal.conn, warnings)
+    if not scorings and not hypotheses and not warnings:
+        raise NotFound("nothing was scored yet, so there is no floor", hint="`lab submit score --set ...` scores one")
     found = find_floor(scorings, view=view, contract=contract)
     if not contract and len(found.contracts) > 1:
         warnings.append(
             f"there are {len(found.contracts)} contracts (evaluators, videos, devices): this is the newest, "
             f"{found.contract[:12]}; the others: {', '.join(c[:12] for c in found.contracts[:-1])} (--contract)"
         )
+    apart = evaluators_apart(found)
+    if apart:
+        warnings.append(
+            f"the evaluators under this contract differ in their packages, and the values may by it: {apart}"
+        )
     for line in warnings:
         here.out.remark(f"lab: warning: {human.clean(line)}")
-    here.out.show(FloorReport(found, listed, warnings))
+    here.out.show(FloorReport(found, listed, hypotheses, warnings))
 
 
 @dataclass(frozen=True)
 class FloorReport(Report):
-    """The floor, the candidates, the rivals."""
+    """The floor, the candidates, the rivals, the hypotheses."""
 
     found: Floor
     rivals: Sequence[Rival]
+    hypotheses: Sequence[Hypothesis] = ()
     warnings: Sequence[str] = ()
 
     schema = "lab.floor/1"
@@ -85,14 +109,19 @@ class FloorReport(Report):
             "floor": _json(floor) if floor is not None else None,
             "noise": {"spread": self.found.noise.value, "submissions_scored_again": self.found.noise.repeated},
             "candidates": [_json(c) for c in self.found.candidates],
-            "rivals": [{"name": r.name, "score": r.score, "behind": self._behind(r)} for r in self.rivals],
+            "rivals": [
+                {"name": r.name, "score": r.score, "rounding": r.rounding, "behind": self._behind(r)}
+                for r in self.rivals
+            ],
+            "hypotheses": [_hypothesis_json(h) for h in self.hypotheses],
             "warnings": list(self.warnings),
         }
 
     def text(self, page: Page) -> Iterable[str]:
         floor, noise = self.found.floor, self.found.noise
         if floor is None:
-            yield "there is no floor: nothing that was scored may promote"
+            scored = "nothing that was scored may promote" if self.found.candidates else "nothing was scored yet"
+            yield f"there is no floor: {scored}"
         else:
             said = f"{floor.standing.value:.8f}  {human.clean(floor.name)}  {floor.bytes:,} B  {floor.authority.word}"
             yield f"{page.paint('floor', 'head')}  {said}  {_jobs(floor)}"
@@ -100,11 +129,15 @@ class FloorReport(Report):
                 yield "noise  unknown: no submission was scored twice"
             else:
                 yield f"noise  {noise.value:.3g}, of {human.count(noise.repeated, 'submission')} scored again"
-        yield ""
-        yield from _table(page, self.found.candidates)
+        if self.found.candidates:
+            yield ""
+            yield from _table(page, self.found.candidates)
         if self.rivals:
             yield ""
             yield from self._rivals(page)
+        for group in together(self.hypotheses):
+            yield ""
+            yield from _hypotheses(page, group)
 
     def brief(self) -> Iterable[str]:
         return [f"{self.found.floor.standing.value!r}"] if self.found.floor is not None else []
@@ -117,7 +150,9 @@ class FloorReport(Report):
         rows = []
         for r in self.rivals:
             behind = self._behind(r)
-            word = "" if behind is None else "behind" if behind > 0 else "ahead" if behind < 0 else "equal"
+            word = "" if behind is None else "behind" if behind > 0 else "ahead"
+            if behind is not None and abs(behind) <= r.rounding:
+                word = "equal, as theirs is rounded"
             rows.append((human.clean(r.name), f"{r.score:g}", "-" if behind is None else f"{-behind:+.4f}", word))
         shown = (Column("RIVAL", shrink=True), Column("SCORE", right=True), Column("GAP", right=True), Column("WE ARE"))
         return lay_out(page, shown, rows)
@@ -148,11 +183,62 @@ def _table(page: Page, candidates: Sequence[Candidate]) -> Iterable[str]:
                 f"{len(c.jobs)}",
                 str(c.jobs[-1]),
                 c.authority.word,
-                human.clean(Path(c.name).name),
+                human.clean(c.name),
                 human.clean(c.judged.rule),
             )
         )
-    return lay_out(page, columns, rows)
+    return lay_out(page, columns, rows, lines_most=_RULE_LINES)
+
+
+def _hypotheses(page: Page, group: Sequence[Hypothesis]) -> Iterable[str]:
+    """Of one quantity on the same pairs."""
+    quantity = human.clean(group[0].quantity)
+    pairs = human.clean(group[0].alike[0][:12])
+    yield f"{page.paint('hypotheses', 'head')}  {quantity} on the fixed pairs {pairs}: no score, ranked with none"
+    columns = (
+        Column("VALUE", right=True),
+        Column("PSNR GAIN", right=True),
+        Column("BYTES", right=True),
+        Column("JOB"),
+        Column("SCORED IN"),
+        Column("NAME", shrink=True),
+        Column("NOTE"),
+    )
+    rows = [
+        (
+            f"{h.value:.6g}",
+            f"{h.gain_db:+.3f} dB",
+            f"{h.bytes:,}",
+            str(h.job),
+            ", ".join(f"job {n}" for n in h.scored),
+            human.clean(h.name),
+            "it read files that were not declared" if h.undeclared else "",
+        )
+        for h in group[:_MOST]
+    ]
+    yield from lay_out(page, columns, rows)
+    if len(group) > _MOST:
+        yield page.paint(f"and {len(group) - _MOST} more that are worse (--json has all)", "dim")
+
+
+def _hypothesis_json(h: Hypothesis) -> dict[str, Any]:
+    return {
+        "quantity": h.quantity,
+        "value": h.value,
+        "psnr": h.psnr,
+        "gain_db": h.gain_db,
+        "bytes": h.bytes,
+        "authority": h.authority.word,
+        "name": h.name,
+        "branch": h.branch,
+        "job": h.job,
+        "lane": h.lane,
+        "shipped": h.shipped,
+        "scored_in": list(h.scored),
+        "undeclared": h.undeclared,
+        "fixed_pairs": h.alike[0],
+        "made_of": h.alike[1],
+    }
 
 
 def _jobs(candidate: Candidate) -> str:

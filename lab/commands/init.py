@@ -29,7 +29,7 @@ lanes:
     about: this machine
     # cores: 4            # use only so many
     # memory_mb: 16000
-    # resources: [scorer]  # exclusive names: two attempts never hold the same one at once
+    resources: [scorer]   # exclusive names: two attempts never hold the same one at once; `lab submit score` needs it
 
   # box:
   #   transport: ssh

@@ -43,7 +43,8 @@ Examples:
   lab results 40 --plot speed.pdf --x size --y seconds --by backend --where "seconds > 0"
 
 A sweep stands for its cells, and its axes become the first columns. A figure has the first axis
-across and the first number of the table upward, unless --x and --y say otherwise.
+across and the first number of the table upward, unless --x and --y say otherwise. A kind may have
+a figure of its own (train: the branches); a table, or --x, --y or --by, asks for the plain one.
 """
 
 
@@ -112,6 +113,10 @@ def results_(
     """
     here = session()
     table, ids = _table_word(table, ids)
+    words = (where, columns, sort, limit, tail, sql, ask, form, output, x, y, by)
+    plain = table is None and not params and all(word is None for word in words)
+    if plot is not None and plain and _own_figure(here, plot, ids):
+        return
     narrow = {"--where": where, "--columns": columns, "--sort": sort, "--limit": limit, "--tail": tail}
     if ask is not None:
         arguments.refuse_beside("--ask", {"--sql": sql, "--plot": plot, **narrow, "--params": params})
@@ -135,6 +140,23 @@ def results_(
             _show(here, tables, warnings)
         else:
             _pipe(here, _only(tables, form), form, warnings)
+
+
+def _own_figure(here: Session, path: Path, words: Sequence[str] | None) -> bool:
+    """Draw what the kind of these jobs draws of them all; False: it has no figure of its own."""
+    from lab.commands._plotted import draw_own
+
+    if not words:
+        return False
+    warnings: list[str] = []
+    with here.reading() as journal:
+        ids = resolve(journal.conn, arguments.ids(words))
+        _refuse_unknown(journal.conn, ids)
+        done = draw_own(here.home, journal.conn, ids, path, warnings)
+    _warn(here, warnings)
+    if done is not None:
+        here.out.show(done)
+    return done is not None
 
 
 def show_tables(here: Session, ids: Sequence[int]) -> None:

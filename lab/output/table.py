@@ -27,8 +27,19 @@ class Column:
     shrink: bool = False
 
 
-def lay_out(page: Page, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, header: bool = True) -> list[str]:
-    """Lines of a table. Columns that are empty in every row are left out. The last column is folded."""
+def lay_out(
+    page: Page,
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    *,
+    header: bool = True,
+    lines_most: int = _FOLD_LINES,
+) -> list[str]:
+    """Lines of a table. Columns that are empty in every row are left out.
+
+    Args:
+        lines_most: into so many lines the last column is folded.
+    """
     if not rows:
         return []
     keep = [i for i in range(len(columns)) if any(row[i] for row in rows)]
@@ -38,9 +49,9 @@ def lay_out(page: Page, columns: Sequence[Column], rows: Sequence[Sequence[str]]
     lines = []
     if header:
         titles = [c.title for c in columns]
-        lines += [page.paint(line, "dim") for line in _row(page, columns, widths, titles)]
+        lines += [page.paint(line, "dim") for line in _row(page, columns, widths, titles, lines_most)]
     for row in rows:
-        lines += _row(page, columns, widths, row)
+        lines += _row(page, columns, widths, row, lines_most)
     return lines
 
 
@@ -68,8 +79,8 @@ def _give(widths: list[int], columns: Sequence[Column], i: int, least: int, over
     return given
 
 
-def _row(page: Page, columns: Sequence[Column], widths: Sequence[int], row: Sequence[str]) -> list[str]:
-    folded = fold(row[-1], widths[-1], page, _FOLD_LINES)
+def _row(page: Page, columns: Sequence[Column], widths: Sequence[int], row: Sequence[str], most: int) -> list[str]:
+    folded = fold(row[-1], widths[-1], page, most)
     parts = [
         _fit(text, width, column.right, page) for text, width, column in zip(row[:-1], widths, columns, strict=False)
     ]

@@ -33,7 +33,7 @@ class DetailPane(Painted, can_focus=True):
 
     def other_metric(self, by: int) -> bool:
         """Show another curve. False where there are not two."""
-        names = sorted(self.detail.curves) if self.detail is not None else []
+        names = self.detail.metrics if self.detail is not None else ()
         if len(names) < 2 or self.detail is None:
             return False
         at = names.index(panes.chosen(self.detail, self.metric))

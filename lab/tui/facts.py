@@ -128,13 +128,28 @@ class LaneFact:
 
 
 @dataclass(frozen=True)
+class Series:
+    """One cell of a sweep, for curves beside each other.
+
+    Attributes:
+        curves: metric -> (steps, values), over all its attempts.
+    """
+
+    job: int
+    label: str
+    state: JobState
+    curves: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Detail:
     """All about the selected row.
 
     Attributes:
         explained: why it waits, or how it went, the most telling sentence first.
-        curves: metric -> (steps, values), as far as the head has them.
+        curves: metric -> (steps, values), as far as the head has them, over all attempts.
         log: the last lines of its log, harmless already; `log_note` says why there are none, or whose they are.
+        series: of a sweep: some of its cells that have curves, before all those that run.
     """
 
     job: Job
@@ -145,6 +160,12 @@ class Detail:
     log: tuple[str, ...] = ()
     log_note: str = ""
     batch: str = ""
+    series: tuple[Series, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of all curves there are, of this job or of its cells."""
+        return tuple(sorted({*self.curves, *(name for one in self.series for name in one.curves)}))
 
 
 @dataclass(frozen=True)

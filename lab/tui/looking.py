@@ -13,22 +13,22 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from core import cluster
 from core.errors import LabError
 from core.home import Home
 from core.journal import query
 from core.journal.query import Job
-from core.live import LiveAttempt, metric_rows, read_attempts, read_lanes, silence
+from core.live import LiveAttempt, read_attempts, read_lanes, silence
 from core.states import JobState, LaneState
 from lab.tui import clean
+from lab.tui.curves import Curves, Together, is_number
 from lab.tui.facts import Detail, JournalFacts, LaneFact, SweepFact, Usage
 from lab.tui.reading import Paced
 
 _TAIL_BYTES, _TAIL_LINES = 1 << 16, 200
 _WHOLE_BYTES, _WHOLE_LINES = 4 << 20, 20_000
-_MOST_POINTS = 4000
 _EXPLAIN_S = 5.0  # at most so often for a job whose reasons may change
 _GPU_S = 2.0
 
@@ -203,6 +203,7 @@ class Depth:
         self._clock = clock
         self._of: tuple[int, int] | None = None
         self._curves = Curves()
+        self._together = Together()
         self._tail: LogTail | None = None
         self._explained: dict[tuple[Any, ...], tuple[str, ...]] = {}
         self._waiting: Paced[tuple[str, ...]] = Paced(clock)
@@ -227,9 +228,12 @@ class Depth:
         base = self._row[1]
         self._turn_to(base)
         self._curves.read(self._home, *(self._of or (0, 0)))
+        several = base.job.is_sweep and not base.job.pooled
+        series = self._together.read(self._home, conn, job_id, version) if several else ()
         log, note = self._log(base, whole_log)
         explained = self._explain(conn, base.job, version)
-        return replace(base, sweep=sweep, curves=self._curves.points, log=log, log_note=note, explained=explained)
+        curves = self._curves.points
+        return replace(base, sweep=sweep, curves=curves, series=series, log=log, log_note=note, explained=explained)
 
     def _turn_to(self, base: Detail) -> None:
         at = (base.job.id, base.job.attempts)
@@ -279,46 +283,6 @@ class Depth:
         return tuple(clean.one_line(s) for s in (found.sentence, *found.details))
 
 
-class Curves:
-    """The step rows of one attempt as points; only new rows are read, and many are thinned."""
-
-    def __init__(self) -> None:
-        self._after = -1
-        self._xs: dict[str, list[float]] = {}
-        self._ys: dict[str, list[float]] = {}
-        self.points: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
-
-    def read(self, home: Home, job: int, attempt: int) -> None:
-        if not attempt:
-            return
-        rows = metric_rows(home, job, attempt, after=self._after)
-        if not rows:
-            return
-        self._after = rows[-1][0]
-        touched = set()
-        for _, row in rows:
-            step = row.get("step")
-            if not _is_number(step):
-                continue
-            for name, value in row.items():
-                if name not in ("step", "t", "job", "attempt") and _is_number(value):
-                    key = clean.one_line(str(name))[:40]
-                    self._xs.setdefault(key, []).append(float(step))
-                    self._ys.setdefault(key, []).append(float(value))
-                    touched.add(key)
-        points = dict(self.points)
-        for key in touched:
-            xs, ys = self._xs[key], self._ys[key]
-            if len(xs) > 2 * _MOST_POINTS:
-                last = (xs[-1], ys[-1])
-                del xs[1::2], ys[1::2]
-                if xs[-1] != last[0]:
-                    xs.append(last[0])
-                    ys.append(last[1])
-            points[key] = (tuple(xs), tuple(ys))
-        self.points = points
-
-
 class LogTail:
     """The end of a file that grows, is replaced, or goes away. Never reads more than its end."""
 
@@ -360,12 +324,12 @@ def _told(probe: Mapping[str, Any]) -> Usage:
     if not isinstance(said, Mapping):
         return Usage()
     gpus = [g for g in said.get("gpus") or () if isinstance(g, Mapping)]
-    busy = [float(g["busy"]) for g in gpus if _is_number(g.get("busy"))]
-    full = [float(g["memory"]) for g in gpus if _is_number(g.get("memory"))]
+    busy = [float(g["busy"]) for g in gpus if is_number(g.get("busy"))]
+    full = [float(g["memory"]) for g in gpus if is_number(g.get("memory"))]
     cpu, memory = said.get("cpu"), said.get("memory_mb")
     return Usage(
-        float(cpu) if _is_number(cpu) else None,
-        float(memory) if _is_number(memory) else None,
+        float(cpu) if is_number(cpu) else None,
+        float(memory) if is_number(memory) else None,
         _whole(probe.get("memory_mb")),
         _mean(busy),
         _mean(full),
@@ -377,12 +341,8 @@ def _gpu_name(gpu: Any) -> str:
     return clean.one_line(name.removeprefix("NVIDIA ").removeprefix("GeForce "))
 
 
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _whole(value: Any) -> int | None:
-    return int(value) if _is_number(value) and math.isfinite(value) else None
+    return int(value) if is_number(value) and math.isfinite(value) else None
 
 
 def _mean(values: list[float]) -> float | None:

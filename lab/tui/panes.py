@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Sequence
+from itertools import groupby
 
 from core.journal.query import Attempt
 from core.states import JobState
@@ -20,6 +23,8 @@ _LEAST_LOG, _LEAST_PLOT = 3, 4
 _SIDE_BY_SIDE = 60  # a pane as wide as this shows curve and log beside one another
 FIRST_KEYS = 10  # of the footer: those behind them only where all fit
 _LABEL = 9  # cells of the numbers at a curve
+_WORDS = re.compile(r"[ _]+")
+LETTERS = "abcdefgh"  # of curves in one frame: their colours alone would not do
 
 Keys = Sequence[tuple[str, str]]  # key, what it does
 
@@ -98,18 +103,23 @@ def detail_lines(
         top += _attempts(detail, inner, now, marks)
         top += _sweep(detail.sweep, inner, marks)
     elif detail.sweep is not None:
-        top = [*_sweep(detail.sweep, inner, marks), *top][: height - 1]
-    left = height - len(top)
+        below_it = max(1 + _LEAST_PLOT, len(detail.series)) if detail.series else 1
+        top = [*_sweep(detail.sweep, inner, marks), *top][: max(1, height - below_it)]
     name = chosen(detail, metric)
+    if name and not detail.series and roomy:
+        top += _latest(detail, name, inner, marks)
+    left = height - len(top)
     below: list[Line] = []
     if name and inner >= _SIDE_BY_SIDE and not roomy and left >= _LEAST_PLOT:
         half = inner // 2 - 1
         curve = _curve(detail, name, half, left, marks)
-        log = _log(detail, inner - half - 2, left, marks)
-        below = [(*a, ("  ", "text"), *b) for a, b in zip(curve, log, strict=True)]
+        beside = _legend if detail.series else _log
+        other = beside(detail, inner - half - 2, left, marks, name)
+        below = [(*a, ("  ", "text"), *b) for a, b in zip(curve, other, strict=True)]
     elif name and left >= _LEAST_PLOT + _LEAST_LOG:
         rows = min(14, max(_LEAST_PLOT, left * 2 // 5))
-        below = [*_curve(detail, name, inner, rows, marks), *_log(detail, inner, left - rows, marks)]
+        beside = _legend if detail.series else _log
+        below = [*_curve(detail, name, inner, rows, marks), *beside(detail, inner, left - rows, marks, name)]
     elif left > 0:
         below = _log(detail, inner, left, marks)
     lines = [*top, *below][:height]
@@ -118,11 +128,27 @@ def detail_lines(
 
 
 def chosen(detail: Detail, metric: str) -> str:
-    """The metric that is shown: the chosen one, else one that looks like a loss, else the first."""
-    names = sorted(detail.curves)
+    """The metric that is shown: the chosen one; else one that looks like a loss, or like a value; else the first."""
+    names = detail.metrics
     if metric in names:
         return metric
-    return next((n for n in names if "loss" in n.lower()), names[0] if names else "")
+    likely = [n for n in names if "loss" in n.lower()] or [n for n in names if n.lower().endswith("value")]
+    drawn = [n for n in likely if _most_points(detail, n) > 1]
+    return next(iter(drawn or likely or names), "")
+
+
+def _most_points(detail: Detail, name: str) -> int:
+    curves = [detail.curves, *(one.curves for one in detail.series)]
+    return max(len(some[name][0]) if name in some else 0 for some in curves)
+
+
+def _latest(detail: Detail, but: str, width: int, marks: Marks) -> list[Line]:
+    """The last number of every other curve, in one or two lines."""
+    names = sorted(detail.curves, key=lambda n: (not n.lower().endswith(("value", "loss")), n))
+    said = [f"{n} {plot.number(detail.curves[n][1][-1])}" for n in names if n != but]
+    return (
+        [((line, "dim"),) for line in clean.wrap(f" {marks.dot} ".join(said), width, 2, marks.ellipsis)] if said else []
+    )
 
 
 def _facts(detail: Detail, width: int, now: float, marks: Marks, *, roomy: bool) -> list[Line]:
@@ -230,31 +256,70 @@ def _sweep(fact: SweepFact | None, width: int, marks: Marks) -> list[Line]:
 
 
 def _curve(detail: Detail, name: str, width: int, height: int, marks: Marks) -> list[Line]:
-    """A heading and the curve, `height` lines in all."""
-    xs, ys = detail.curves[name]
-    names = sorted(detail.curves)
-    which = f" {names.index(name) + 1}/{len(names)} [ ]" if len(names) > 1 else ""
-    heading = fitted(
-        [
-            (name, "head"),
-            (f" {plot.number(ys[-1])}", "accent"),
-            (f" at step {plot.number(xs[-1])}{which}", "dim"),
-        ],
-        width,
-        ellipsis=marks.ellipsis,
-    )
+    """A heading and the curve, or those of the cells, `height` lines in all."""
+    names = detail.metrics
+    which = f"{names.index(name) + 1}/{len(names)} [ ]" if len(names) > 1 else ""
+    if detail.series:
+        several = [one.curves.get(name, ((), ())) for one in detail.series]
+        most = max((xs[-1] for xs, _ in several if xs), default=0.0)
+        said = [(name, "head"), (f" to step {plot.number(most)} {which}", "dim")]
+    else:
+        several = [detail.curves[name]]
+        xs, ys = several[0]
+        last = [(f" {plot.number(ys[-1])}", "accent"), (f" at step {plot.number(xs[-1])} {which}".rstrip(), "dim")]
+        said = [(name, "head"), *last]
+    heading = fitted(said, width, ellipsis=marks.ellipsis)
     rows = height - 1
-    finite = [y for y in ys if y == y and abs(y) != float("inf")]
+    finite = [y for _, ys in several for y in ys if math.isfinite(y)]
     low, high = plot.bounds(finite) if finite else (0.0, 1.0)
-    drawn = plot.curve(xs, ys, max(1, width - _LABEL), rows, unicode=marks.unicode)
+    letters = LETTERS if detail.series else ""
+    drawn = plot.curves(several, max(1, width - _LABEL), rows, unicode=marks.unicode, letters=letters)
     out: list[Line] = [heading]
-    for i, text in enumerate(drawn):
+    for i, cells in enumerate(drawn):
         label = plot.number(high) if i == 0 else plot.number(low) if i == rows - 1 else ""
-        out.append(fitted([(label.rjust(_LABEL - 1) + " ", "dim"), (text, "curve")], width))
+        spans = [("".join(c for c, _ in some), role) for role, some in groupby(cells, lambda cell: _role(cell, detail))]
+        out.append(fitted([(label.rjust(_LABEL - 1) + " ", "dim"), *spans], width))
     return out
 
 
-def _log(detail: Detail, width: int, height: int, marks: Marks) -> list[Line]:
+def _role(cell: tuple[str, int], detail: Detail) -> str:
+    return f"line{cell[1] % len(LETTERS)}" if detail.series and cell[1] >= 0 else "curve"
+
+
+def _legend(detail: Detail, width: int, height: int, marks: Marks, name: str) -> list[Line]:
+    """Whose curve has which letter, and its last number; `height` lines in all."""
+    shown = detail.series[: height - 1] if len(detail.series) > height else detail.series
+    room = max(4, width - 12)
+    labels = _told_apart([one.label for one in detail.series], room)
+    out: list[Line] = []
+    for number, (one, label) in enumerate(zip(shown, labels, strict=False)):
+        ys = one.curves.get(name, ((), ()))[1]
+        which = number % len(LETTERS)
+        last = plot.number(ys[-1]) if ys else ""
+        said = [(LETTERS[which], f"line{which}"), marks.mark(str(one.state))]
+        said += [(f" {clean.fit(label, room, marks.ellipsis)} ", "text"), (last.rjust(8), "text")]
+        out.append(fitted(said, width))
+    more = _cells_of(detail) - len(shown)
+    if more > 0 and len(out) < height:
+        out.append(fitted([(f"  and {more:,} more cells", "dim")], width))
+    return out + [fitted((), width)] * (height - len(out))
+
+
+def _told_apart(labels: Sequence[str], room: int) -> list[str]:
+    """The labels; where one is too long, without the words that all of them have."""
+    if all(len(label) <= room for label in labels) or len(labels) < 2:
+        return list(labels)
+    words = [_WORDS.split(label) for label in labels]
+    common = set(words[0]).intersection(*words)
+    short = [" ".join(w for w in some if w not in common) for some in words]
+    return short if len(set(short)) == len(labels) else list(labels)
+
+
+def _cells_of(detail: Detail) -> int:
+    return detail.sweep.total if detail.sweep is not None else len(detail.series)
+
+
+def _log(detail: Detail, width: int, height: int, marks: Marks, name: str = "") -> list[Line]:
     """The end of the log, `height` lines in all."""
     if height <= 0:
         return []

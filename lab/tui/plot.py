@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 # Dots of a braille cell, by column and row.
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
@@ -12,33 +12,67 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 _ASCII_LEVELS = "_.-=+*#"
 
 
+Points = tuple[Sequence[float], Sequence[float]]  # xs, ys
+
+
 def curve(xs: Sequence[float], ys: Sequence[float], width: int, height: int, *, unicode: bool = True) -> list[str]:
     """The points as `height` lines of `width` characters, joined by lines. Not-a-number points leave gaps."""
+    return ["".join(c for c, _ in row) for row in curves([(xs, ys)], width, height, unicode=unicode, letters="")]
+
+
+def curves(
+    series: Sequence[Points], width: int, height: int, *, unicode: bool = True, letters: str = ""
+) -> list[list[tuple[str, int]]]:
+    """Several curves in one frame: for each cell of `height` lines of `width` its character and whose it is (-1: free).
+
+    Where two cross, the dots of both are there, in the colour of the later one.
+
+    Args:
+        letters: one for each curve stands at its last point; empty: none does.
+    """
     across, up = (2, 4) if unicode else (1, 1)
     wide, high = width * across, height * up
-    grid = [[0] * width for _ in range(height)]
-    points = [(x, y) for x, y in zip(xs, ys, strict=False) if math.isfinite(x)]
-    fine = [(x, y) for x, y in points if math.isfinite(y)]
+    free: list[list[tuple[str, int]]] = [[(" ", -1)] * width for _ in range(height)]
+    fine = [(x, y) for xs, ys in series for x, y in zip(xs, ys, strict=False) if math.isfinite(x) and math.isfinite(y)]
     if not fine or width < 1 or height < 1:
-        return [" " * width] * height
-    low_x, high_x = fine[0][0], max(x for x, _ in fine)
+        return free
+    low_x, high_x = min(x for x, _ in fine), max(x for x, _ in fine)
     low_y, high_y = bounds([y for _, y in fine])
-    last: tuple[int, int] | None = None
-    for x, y in points:
-        if not math.isfinite(y):
-            last = None
-            continue
-        px = round((x - low_x) / (high_x - low_x) * (wide - 1)) if high_x > low_x else wide // 2
-        py = round((high_y - y) / (high_y - low_y) * (high - 1))
-        if last is None:
-            _set(grid, px, py, across, up)
-        else:
-            for qx, qy in _between(last, (px, py)):
+    grid = [[0] * width for _ in range(height)]
+    owner = [[-1] * width for _ in range(height)]
+    ends: dict[tuple[int, int], int] = {}
+    for number, (xs, ys) in enumerate(series):
+        last: tuple[int, int] | None = None
+        end: tuple[int, int] | None = None
+        for x, y in zip(xs, ys, strict=False):
+            if not math.isfinite(x):
+                continue
+            if not math.isfinite(y):
+                last = None
+                continue
+            px = round((x - low_x) / (high_x - low_x) * (wide - 1)) if high_x > low_x else wide // 2
+            py = round((high_y - y) / (high_y - low_y) * (high - 1))
+            for qx, qy in _between(last, (px, py)) if last is not None else [(px, py)]:
                 _set(grid, qx, qy, across, up)
-        last = (px, py)
-    if unicode:
-        return ["".join(chr(0x2800 + c) if c else " " for c in row) for row in grid]
-    return ["".join("*" if c else " " for c in row) for row in grid]
+                if 0 <= qy // up < height and 0 <= qx // across < width:
+                    owner[qy // up][qx // across] = number
+            last = end = (px, py)
+        if letters and end is not None:
+            ends[_free_place(ends, end[0] // across, end[1] // up, width, height)] = number
+    for y, row in enumerate(grid):
+        for x, dots in enumerate(row):
+            if dots:
+                free[y][x] = (chr(0x2800 + dots) if unicode else "*", owner[y][x])
+    for (x, y), number in ends.items():
+        free[y][x] = (letters[number % len(letters)], number)
+    return free
+
+
+def _free_place(taken: Mapping[tuple[int, int], int], x: int, y: int, width: int, height: int) -> tuple[int, int]:
+    """Where a letter stands: at the end of its curve, else as near as there is room, rather before it than below."""
+    places = [(x - dx, y + dy) for dx in range(3) for dy in (0, 1, -1)]
+    inside = [(a, b) for a, b in places if 0 <= a < width and 0 <= b < height]
+    return next((place for place in inside if place not in taken), (x, y))
 
 
 def bounds(ys: Sequence[float]) -> tuple[float, float]:

@@ -27,6 +27,7 @@ ROLES = (
     "bar",
     "barkey",
     "curve",
+    *(f"line{n}" for n in range(8)),
 )
 
 
@@ -48,6 +49,7 @@ class Palette:
     accent: str
     cursor: str  # background of the selected row in the pane that listens
     cursor_away: str  # the same in the others
+    lines: tuple[str, ...] = ()  # of curves that are drawn into one another; each has a letter too
 
 
 DARK = Palette(
@@ -65,6 +67,7 @@ DARK = Palette(
     accent="#6cb8ff",
     cursor="#0f4c75",
     cursor_away="#2a2f34",
+    lines=("#6cb8ff", "#ff8566", "#3fc9a8", "#f0b952", "#e39bd0", "#c7cdd6", "#a6d854", "#9e9bff"),
 )
 LIGHT = Palette(
     name="light",
@@ -81,6 +84,7 @@ LIGHT = Palette(
     accent="#0a5fb4",
     cursor="#c6def6",
     cursor_away="#dfe1e3",
+    lines=("#0a5fb4", "#b5370b", "#00705a", "#835600", "#9b2f86", "#3f4750", "#4a7300", "#5145c4"),
 )
 CONTRAST = Palette(
     name="contrast",
@@ -97,6 +101,7 @@ CONTRAST = Palette(
     accent="#7fd4ff",
     cursor="#ffff00",
     cursor_away="#444444",
+    lines=("#7fd4ff", "#ffa07a", "#00ffcc", "#ffe000", "#ff9ff3", "#ffffff", "#b6ff5c", "#c3bfff"),
 )
 MONO = Palette("mono", True, "", "", "", "", "", "", "", "", "", "", "", "")
 PALETTES: Mapping[str, Palette] = {p.name: p for p in (DARK, LIGHT, CONTRAST, MONO)}
@@ -141,6 +146,7 @@ class Styles:
             "bar": p.dim,
             "barkey": p.accent,
             "curve": p.accent,
+            **{f"line{n}": colour for n, colour in enumerate(p.lines)},
         }
         bold = role in ("head", "live", "bad", "barkey")
         back = {"cursor": p.cursor, "away": p.cursor_away, "surface": p.surface}.get(row, p.background)

@@ -18,7 +18,7 @@ from typing import Any, Dict, List, Optional, Set
 
 from core.declared import Declared
 from core.fsio import no_space, read_json
-from core.rundir import RunDir, seal
+from core.rundir import RunDir, drop_unfinished_checkpoints, seal
 from lanes.agent import failpoint, procs, setup, spawn
 from lanes.agent.beat import INTERVAL_S, Heart, Phase
 from lanes.agent.outcome import collect
@@ -211,6 +211,7 @@ class Supervisor:
             os.unlink(spawn.short_name(self.spec))
         with contextlib.suppress(OSError):
             os.unlink(self.dir.path / RESERVE)
+        drop_unfinished_checkpoints(self.dir)
         failpoint("runner.before_seal")
         try:
             seal(self.dir, outcome=outcome)

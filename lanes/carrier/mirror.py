@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 from core.fsio import fsync_dir, no_space, sha256_file, write_atomic
 from core.home import Home
+from core.rundir import KEEP_LEAST
 from lanes.agent import news
 from lanes.agent.trees import remove_tree
 from lanes.carrier.copy import Copy
@@ -248,15 +249,15 @@ class Mirror:
         return True
 
     def _drop_old(self, copy: Copy) -> None:
-        """What the lane dropped goes here too, when a newer one is here."""
+        """What the lane dropped goes here too, when so many newer ones are here as nobody should have fewer of."""
         there = {int(s) for s, _ in copy.checkpoints}
-        newest = max(copy.mirrored, default=-1)
         with contextlib.suppress(OSError), copy.lock:
             if copy.fetching:
                 return
-            for folder in list(copy.run.checkpoints.iterdir()):
-                if _STEP.fullmatch(folder.name) and int(folder.name) < newest and int(folder.name) not in there:
-                    remove_tree(folder)
+            here = sorted(int(p.name) for p in copy.run.checkpoints.iterdir() if _STEP.fullmatch(p.name))
+            for step in here[:-KEEP_LEAST]:
+                if step not in there:
+                    remove_tree(copy.run.checkpoints / str(step))
             for left in copy.partial.glob("checkpoint-*"):
                 if int(left.name.partition("-")[2]) not in there:
                     remove_tree(left)

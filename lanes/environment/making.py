@@ -231,7 +231,7 @@ def make_order(
         wheels: list[Wheel] = []
     else:
         wheels = house.collect(lock, where, progress)
-    known = set(ours.wanted(ours.kinds_of(("promote",))))
+    known = set(ours.wanted(ours.kinds_of(ours.ROLES)))
     imports = tuple(ours.modules(p.name for p in lock.pins if p.name in known))
     cpu = [p for p in lock.pins if p.name == "torch" and p.version.endswith("+cpu")]
     notes = []

@@ -17,11 +17,14 @@ from lanes.environment.target import Target
 
 # `promote` holds results against other frameworks; the others run what runs, and compare with the oracle.
 _KINDS = {
-    "eval": ("command", "kernel"),
-    "train": ("command", "kernel"),
+    "eval": ("command", "kernel", "score"),
+    "train": ("command", "kernel", "train"),
     "sweep": ("command", "kernel"),
-    "promote": ("command", "kernel", "parity"),
+    "promote": ("command", "kernel", "score", "parity"),
 }
+ROLES = tuple(_KINDS)
+# Distributions whose module is called otherwise; those of NEEDED are there.
+_MODULES = {"pillow": "PIL"}
 
 
 def kinds_of(roles: Iterable[str]) -> tuple[str, ...]:
@@ -43,7 +46,8 @@ def wanted(kinds: Iterable[str]) -> tuple[str, ...]:
 
 def modules(names: Iterable[str]) -> list[str]:
     """What to import of these distributions to see that they work."""
-    return [NEEDED.get(name, name.replace("-", "_")) for name in names]
+    known = {**NEEDED, **_MODULES}
+    return [known.get(name, name.replace("-", "_")) for name in names]
 
 
 def pins(kinds: Sequence[str], target: Target) -> Lock:

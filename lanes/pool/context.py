@@ -7,7 +7,7 @@ loop writes them for many cells at once.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from core.rundir import Checkpoint
     from lanes.pool.columns import Columns
 
 
@@ -146,11 +147,14 @@ class CellContext:
     def artifact(self, name: str) -> Path:
         raise _none(f"artifacts ({name!r})")
 
-    def save_checkpoint(self, step: int, **meta: Any) -> AbstractContextManager[Path]:
+    def save_checkpoint(self, step: int, *, keep: int | None = None, **meta: Any) -> AbstractContextManager[Path]:
         raise _none("checkpoints")
 
     def load_checkpoint(self) -> None:
         return None
+
+    def checkpoints(self) -> Iterator[Checkpoint]:
+        return iter(())
 
     @property
     def stopping(self) -> bool:

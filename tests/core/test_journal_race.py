@@ -6,6 +6,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import select
 import shutil
 import signal
 import sqlite3
@@ -305,11 +306,15 @@ def test_nothing_begins_while_recovery_works(home: Home, monkeypatch: pytest.Mon
             submit_one(journal)
         assert submit_one(journal) == 3
         # SQLite lets nobody new in, and those inside read on.
-        with python("say(Journal.open(home).last_seq())", home) as late:
+        with python("say('asks'); hear(); say(Journal.open(home).last_seq())", home) as late:
+            assert answer(late) == "asks"
             with nobody_new(home.journal, 0.0) as got:
                 assert got
                 assert journal.last_seq() == 3
-                time.sleep(0.5)
+                tell(late)
+                # An open takes some milliseconds: whoever is let in has answered long before this is over.
+                assert late.stdout is not None
+                assert select.select([late.stdout], [], [], 0.5)[0] == []
                 assert late.poll() is None
             assert answer(late) == "3"
     # What would be damage otherwise is no damage while somebody repairs it.
@@ -495,8 +500,11 @@ def test_looking_at_the_lock_of_the_controller_is_no_controller(home: Home) -> N
 
     thread = threading.Thread(target=look)
     thread.start()
-    looking.wait(5)
-    Journal.open(home).close()
+    assert looking.wait(30)
+    with Journal.open(home) as journal:
+        assert query.jobs(journal.conn)
+    with contextlib.closing(sqlite3.connect(home.journal)) as conn:
+        assert conn.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
     thread.join()
 
 

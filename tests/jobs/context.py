@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from core.kind import Kind
+from core.rundir import Checkpoint
 
 
 class Left(Exception):
@@ -82,11 +83,14 @@ class Recorder:
         return self.inputs[name].absolute()
 
     @contextlib.contextmanager
-    def save_checkpoint(self, step: int, **meta: Any) -> Iterator[Path]:
+    def save_checkpoint(self, step: int, *, keep: int | None = None, **meta: Any) -> Iterator[Path]:
         yield self.work
 
     def load_checkpoint(self) -> None:
         return None
+
+    def checkpoints(self) -> Iterator[Checkpoint]:
+        return iter(())
 
     def leave(self) -> None:
         raise Left

@@ -15,6 +15,7 @@ import pytest
 import lab
 from core.home import Home
 from core.journal import Journal
+from tests.forked import run_lab
 from tests.lab.toys import SOURCE
 
 ROOT = Path(lab.__file__).resolve().parent.parent
@@ -50,15 +51,7 @@ class Shell:
         self.env.pop("COLUMNS", None)
 
     def __call__(self, *args: str, **env: str) -> Done:
-        done = subprocess.run(
-            self.argv(*args),
-            cwd=self.cwd,
-            env={**self.env, **env},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            stdin=subprocess.DEVNULL,
-        )
+        done = run_lab(args, cwd=self.cwd, env={**self.env, **env}, timeout=60)
         return Done(done.returncode, done.stdout, done.stderr)
 
     def ok(self, *args: str, **env: str) -> Done:

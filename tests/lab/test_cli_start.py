@@ -111,16 +111,20 @@ def test_home_may_be_given_before_or_after_the_command(shell: Shell, tmp_path: P
     assert shell.ok("status", "-q", "--home", str(other)).out == "1\n"
 
 
+@pytest.fixture
+def home_with_a_job(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Home:  # noqa: F811
+    """For commands that run in this very process."""
+    many_jobs(shell.home, 1)
+    monkeypatch.setenv("LAB_HOME", str(shell.home.path))
+    return shell.home
+
+
 def test_our_own_bug_has_a_traceback_and_says_so(
-    shell: Shell,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    home_with_a_job: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("oh")
 
-    many_jobs(shell.home, 1)
-    monkeypatch.setenv("LAB_HOME", str(shell.home.path))
     monkeypatch.setattr("lab.commands.status.look_up", broken)
     assert main.main(["status"]) == Exit.INTERNAL
     shown = capsys.readouterr().err
@@ -129,37 +133,29 @@ def test_our_own_bug_has_a_traceback_and_says_so(
 
 
 def test_an_up_gives_way_to_a_down_that_was_asked_after_it(
-    shell: Shell,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    home_with_a_job: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    many_jobs(shell.home, 1)
 
     def asked(home: Home) -> bool:
         with Journal.open(home, Role.CLIENT) as journal, journal.transaction() as tx:
             tx.append(K.DOWN_ASKED, data={"kill": False})
         return True
 
-    monkeypatch.setenv("LAB_HOME", str(shell.home.path))
     monkeypatch.setattr("lanes.start.ensure_controller", asked)
     assert main.main(["up", "--timeout", "60s"]) == Exit.UNAVAILABLE
     assert "was asked to go down meanwhile" in capsys.readouterr().err
 
 
 def test_a_down_is_content_with_the_controller_that_it_was_about(
-    shell: Shell,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    home_with_a_job: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One that is up again before anybody saw it away is there because somebody asked for it after that."""
-    many_jobs(shell.home, 1)
 
     def obey(home: Home) -> None:
         with Journal.open(home, Role.CONTROLLER) as journal, journal.transaction() as tx:
             tx.append(K.CONTROLLER_DOWN, data={"why": "asked"})
             tx.append(K.CONTROLLER_UP, data={"pid": 2})
 
-    monkeypatch.setenv("LAB_HOME", str(shell.home.path))
     monkeypatch.setattr("lanes.start.controller_alive", lambda _: True)
     monkeypatch.setattr("lanes.start.wake", obey)
     assert main.main(["down", "--timeout", "5s"]) == 0
@@ -182,15 +178,11 @@ def test_a_down_is_content_with_the_controller_that_it_was_about(
 
 
 def test_ctrl_c_is_130(
-    shell: Shell,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    home_with_a_job: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    many_jobs(shell.home, 1)
-    monkeypatch.setenv("LAB_HOME", str(shell.home.path))
     monkeypatch.setattr("lab.commands.status.look_up", interrupted)
     assert main.main(["status"]) == Exit.INTERRUPTED
     assert capsys.readouterr().err == "lab: interrupted\n"

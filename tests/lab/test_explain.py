@@ -53,6 +53,22 @@ def test_an_unknown_id(home: Home, ask: Submit) -> None:
 
 
 @pytest.mark.usefixtures("running")
+def test_a_job_that_starts_again_later_says_when(home: Home, ask: Submit) -> None:
+    it = ask().id
+    lane(home)
+    for wait_s in (0.0, 60.0):
+        event(home, K.PLACED, job=it, attempt=1 + int(wait_s > 0), lane="local", data={"nonce": "n", "grant": {}})
+        reason = "attempt 1: signal (killed)"
+        event(home, K.REQUEUED, job=it, data={"cause": "signal", "reason": reason, "wait_s": wait_s})
+        said = told(home, it).sentence
+        if wait_s:
+            assert said.startswith("job 1 starts again in ")
+            assert said.endswith(f"s, after {reason}")
+        else:
+            assert said == "job 1 is about to start on local"
+
+
+@pytest.mark.usefixtures("running")
 def test_what_a_queued_job_waits_for(home: Home, ask: Submit) -> None:
     first = ask(alpha=1).id
     lane(home, "declared")
@@ -81,6 +97,13 @@ def test_held_skipped_and_impossible(home: Home, here: Path, ask: Submit) -> Non
     never = ask(alpha=3, request={"after": ["1"]}).id
     assert "will be skipped: it needs job 1 to succeed, which failed" in told(home, never).sentence
     assert told(home, 1).sentence == "job 1 failed, attempt 1 on local (error): it broke"
+    scores = ask(alpha=5, request={"needs": {"resources": ("scorer",)}}).id
+    file = home.path.parent / "cluster.yaml"
+    file.write_text("lanes: {local: {transport: local}}\n")  # since then it offers none
+    assert told(Home(home.path, file), scores).sentence.endswith(
+        f"waits for a lane that can take it: local does not offer scorer; write `resources: [scorer]` under `local:` "
+        f"in {file}"
+    )
     wide = ask(alpha=4, request={"needs": {"cores": 2}}).id
     event(home, K.LANE, lane="local", data={"state": "up", "info": {"cores": 1}})
     assert "waits for a lane that can take it: local has 1 core, 2 needed" in told(home, wide).sentence

@@ -17,7 +17,8 @@ from core.states import EventKind as K
 from core.tables import append_part
 from jobs.score.formula import Score
 from jobs.score.proxy import Authority, authority_of
-from jobs.score.schema import SCORE
+from jobs.score.schema import FILES, SCORE
+from jobs.train.schema import CANDIDATES, TRAINING
 from lab import cli, main
 from lab.floor import Floor, Scoring, Standing, Verdict, find_floor, judge, noise_of, read_rivals, read_scorings
 
@@ -265,6 +266,68 @@ class Lab:
                 )
         return n
 
+    def commit(self, kind: str, name: str, tables: dict[str, pa.Table]) -> int:
+        """A job that succeeded on `local` with such results."""
+        self.jobs += 1
+        n = self.jobs
+        spec: dict[str, Any] = {"kind": kind, "inputs": [], "code": None, "needs": {"cores": 1}, "limits": {}}
+        folder = self.folder / "arrows"
+        folder.mkdir(exist_ok=True)
+        with Journal.open(self.home, Role.CONTROLLER, create=True) as journal:
+            parts = []
+            for table, rows in tables.items():
+                path = folder / f"{n}-{table}.arrow"
+                with pa.OSFile(str(path), "wb") as f, pa.ipc.new_file(f, rows.schema) as writer:
+                    writer.write_table(rows)
+                where: dict[str, Any] = {"job": n, "attempt": 1, "lane": "local", "key": f"k{n}", "kind": kind}
+                parts.append(append_part(self.home, **where, table=table, arrow_path=path, schema=rows.schema).data())
+            submitted = {"kind": kind, "name": name, "params": {}, "key": f"k{n}", "priority": 0, "spec": f"s{kind}"}
+            submitted |= {"held": False, "idem": None, "tags": [], "note": "", "after": []}
+            ended = {"state": "succeeded", "cause": "ok", "parts": parts, "undeclared": []}
+            with journal.transaction() as tx:
+                tx.extend(
+                    [
+                        Event(K.SPEC, data={"digest": f"s{kind}", "data": json.dumps(spec)}),
+                        Event(K.SUBMITTED, job=n, data=submitted),
+                        Event(K.PLACED, n, 1, "local", {"nonce": "n", "grant": {}}),
+                        Event(K.ATTEMPT_ENDED, n, 1, "local", ended),
+                        Event(
+                            K.JOB_ENDED,
+                            job=n,
+                            data={"state": "succeeded", "cause": "ok", "reason": "", "undeclared": 0},
+                        ),
+                    ]
+                )
+        return n
+
+    def train(self, name: str, value: float, **more: Any) -> int:
+        """A training that would ship something of this evaluation value."""
+        given = {"quantity": "upstream training value", "pairs": "p" * 64, "made": "m" * 64, "shipped": name, **more}
+        common = {"branch": name, "quantity": given["quantity"]}
+        own: dict[str, Any] = {
+            **{n: "0" * 64 for n in TRAINING.names if n.endswith("_sha256")},
+            **dict.fromkeys((n for n in TRAINING.names if pa.types.is_int64(TRAINING.field(n).type)), 1),
+            "mode": "fresh",
+            "bundle_bytes": 4000,
+            "device": "cpu",
+            "torch": "2",
+            "seconds": 1.0,
+            "shipped_sha256": given["shipped"],
+            "evaluation_sha256": given["pairs"],
+            "value_sha256": given["made"],
+        }
+        measured: dict[str, Any] = {"evaluation_terms": "{}", "psnr": 30.0, "chosen": False}
+        candidates = [
+            {**common, **measured, "weights": "decoded", "evaluation_value": 9.0},
+            {**common, **measured, "weights": "average-int8", "evaluation_value": value + 1, "psnr": 31.0},
+            {**common, **measured, "weights": "average-int8", "evaluation_value": value, "psnr": 32.5, "chosen": True},
+        ]
+        tables = {
+            "training": pa.Table.from_pylist([{**common, **own}], schema=TRAINING),
+            "candidates": pa.Table.from_pylist(candidates, schema=CANDIDATES),
+        }
+        return self.commit("train", "", tables)
+
     def scorings(self, view: str = "archive", warnings: list[str] | None = None) -> list[Scoring]:
         with Journal.open(self.home) as journal:
             return read_scorings(self.home, journal.conn, view, warnings if warnings is not None else [])
@@ -303,6 +366,8 @@ def made_row(bundle: str, seg: float) -> dict[str, Any]:
         "archive_sha256": "b" * 64,
         "bundle_sha256": bundle,
         "report_sha256": "e" * 64,
+        "evaluator_python": None,
+        "evaluator_packages": None,
         "seconds": 1.0,
     }
 
@@ -448,7 +513,7 @@ def test_the_command(lab: Lab, command: Any, tmp_path: Path) -> None:
     assert answer["schema"] == "lab.floor/1"
     assert answer["floor"]["value"] == value
     assert answer["floor"]["jobs"] == [3]
-    assert answer["rivals"][0] == {"name": "best", "score": 1.5, "behind": value - 1.5}
+    assert answer["rivals"][0] == {"name": "best", "score": 1.5, "rounding": 0.005, "behind": value - 1.5}
     assert {c["name"]: c["verdict"] for c in answer["candidates"]} == {
         "mine/a.zip": "promote",
         "mine/b.zip": "promote",
@@ -457,6 +522,18 @@ def test_the_command(lab: Lab, command: Any, tmp_path: Path) -> None:
     }
     assert command("--quiet")[1] == f"{value!r}\n"
     assert command("--view", "faithful", "--json")[0] == Exit.OK
+
+
+def test_a_rivals_score_is_known_as_far_as_it_is_rounded(lab: Lab, command: Any, tmp_path: Path) -> None:
+    """1.80637... is 1.81 on a board: who stands there with 1.81 is matched, and with 1.80 is behind."""
+    lab.score("mine", seg=0.005)
+    value = Score(0.05, 0.005, 900_000).value
+    assert f"{value:.2f}" == "1.81"
+    for score, word in ((1.81, "equal, as theirs is rounded"), (1.8, "behind"), (1.82, "ahead"), (1.8062, "behind")):
+        (tmp_path / "rivals.yaml").write_text(f"- {{name: other, score: {score}}}\n")
+        last = command("--rivals", str(tmp_path / "rivals.yaml"))[1].splitlines()[-1]
+        assert last.endswith(word)
+        assert f"{score - value:+.4f}" in last
 
 
 def test_the_command_says_what_is_wrong(lab: Lab, command: Any) -> None:
@@ -473,6 +550,104 @@ def test_the_command_says_what_is_wrong(lab: Lab, command: Any) -> None:
     assert command("--view", "both")[0] == Exit.BAD_INPUT
     assert command("--contract", "zz")[0] == Exit.BAD_INPUT
     assert command("--rivals", "nowhere.yaml")[0] == Exit.BAD_INPUT
+
+
+# Trainings: hypotheses, beside it all.
+
+
+def test_what_a_training_says_is_a_hypothesis_and_changes_no_verdict(lab: Lab, command: Any) -> None:
+    lab.score("mine/a.zip", seg=0.006)
+    lab.score("mine/a.zip", seg=0.006)
+    before = json.loads(command("--json")[1])
+    lab.train("long500_h32", 0.001)  # far below any score
+    lab.train("long500_h16", 0.002)
+    lab.train("other pairs", 0.0005, pairs="q" * 64)
+    lab.train("surrogate", 0.0001, quantity="surrogate value")
+    code, text, err = command()
+    assert (code, err) == (Exit.OK, "")
+    after = json.loads(command("--json")[1])
+    hypotheses = after.pop("hypotheses")
+    assert before.pop("hypotheses") == []
+    assert after == before, "neither floor, noise, candidates nor verdicts"
+    assert [(h["name"], h["value"], h["authority"]) for h in hypotheses] == [
+        ("surrogate", 0.0001, "training"),
+        ("long500_h32", 0.001, "training"),
+        ("long500_h16", 0.002, "training"),
+        ("other pairs", 0.0005, "training"),
+    ]
+    assert all("verdict" not in h for h in hypotheses)
+    assert hypotheses[1]["gain_db"] == 2.5
+    lines = text.splitlines()
+    heads = [line for line in lines if line.startswith("hypotheses")]
+    assert [line.split("  ")[1] for line in heads] == [
+        "surrogate value on the fixed pairs pppppppppppp: no score, ranked with none",
+        "upstream training value on the fixed pairs pppppppppppp: no score, ranked with none",
+        "upstream training value on the fixed pairs qqqqqqqqqqqq: no score, ranked with none",
+    ]
+    verdicts = lines[: lines.index(heads[0])]
+    assert not any("long500" in line for line in verdicts)
+
+
+def test_trainings_alone_make_no_floor(lab: Lab, command: Any) -> None:
+    for n in range(7):
+        lab.train(f"branch{n}", 7.0 - n)
+    code, text, _ = command()
+    assert code == Exit.OK
+    assert text.splitlines()[0] == "there is no floor: nothing was scored yet"
+    assert "VERDICT" not in text
+    assert "branch6" in text
+    assert "and 2 more that are worse" in text
+    assert command("--quiet")[1] == ""
+
+
+def test_a_hypothesis_says_which_job_scored_its_very_file(lab: Lab, command: Any) -> None:
+    lab.train("mine", 0.5, shipped="a" * 64)
+    lab.train("never", 0.6, shipped="b" * 64)
+    rows = [
+        {"name": "archive.zip", "bytes": 9, "sha256": "c" * 64, "counts": True},
+        {"name": "archive.zip/weights.q", "bytes": 9, "sha256": "a" * 64, "counts": False},
+    ]
+    files = {"score_files": pa.Table.from_pylist(rows, schema=FILES)}
+    scored = lab.commit("score", "x", {"score": pa.Table.from_pylist([made_row("x", 0.006)], schema=SCORE), **files})
+    told = {h["name"]: h["scored_in"] for h in json.loads(command("--json")[1])["hypotheses"]}
+    assert told == {"mine": [scored], "never": []}
+    assert f"job {scored}" in command()[1]
+
+
+def test_a_training_that_contradicts_itself_is_left_out(lab: Lab, command: Any) -> None:
+    lab.train("nan", float("nan"))
+    code, text, err = command()
+    assert code == Exit.OK
+    assert "the training of job 1 is left out: its value is no number" in err
+    assert "hypotheses" not in text
+
+
+def test_evaluators_with_other_packages_are_said(lab: Lab, command: Any) -> None:
+    def evaluator(torch: str) -> dict[str, Any]:
+        return {"evaluator_python": "3.11.7", "evaluator_packages": json.dumps({"torch": torch, "av": "12"})}
+
+    lab.score("a", seg=0.006, row=evaluator("2.2.0"))
+    lab.score("b", seg=0.005, row=evaluator("2.2.0"))
+    assert command()[2] == ""
+    lab.score("c", seg=0.004, row=evaluator("2.4.1"))
+    assert "torch 2.2.0 (job 1 and 1 more), 2.4.1 (job 3)" in command()[2]
+    assert "av" not in command()[2].partition("reason:")[2]
+
+
+def test_roles_of_this_machines_lanes_are_those_of_the_time(lab: Lab) -> None:
+    def declare(roles: list[str] | None) -> None:
+        declared = {"transport": "local"} | ({"roles": roles} if roles is not None else {})
+        with Journal.open(lab.home, Role.CONTROLLER, create=True) as journal, journal.transaction() as tx:
+            tx.append(K.LANE, lane="local", data={"state": "up", "reason": "", "info": {"declared": declared}})
+
+    declare(["eval"])
+    lab.score("before", seg=0.006)
+    declare(None)  # all roles
+    lab.score("since", seg=0.006)
+    assert bars(lab) == {"before": ("lane local had not the role promote",), "since": ()}
+    assert lab.home.cluster_file is not None
+    lab.home.cluster_file.write_text(CLUSTER.replace("local: {", "local: {roles: [eval], "))
+    assert bars(lab)["since"] == (), "nor does what cluster.yaml says now take it back"
 
 
 def test_several_contracts_are_said(lab: Lab, command: Any) -> None:

@@ -42,7 +42,13 @@ REFUSALS: list[tuple[str, dict[str, Any], type[LabError], str]] = [
     ("toy", {"needs": {"gpus": 64}}, ImpossibleNeed, "GPUs, 64 needed"),
     ("toy", {"needs": {"memory_mb": "9000G"}}, ImpossibleNeed, "MiB of memory, 9216000 needed"),
     ("toy", {"needs": {"memory_mb": "lots"}}, BadInput, "not an amount of memory"),
-    ("toy", {"needs": {"resources": ("scorer",)}}, ImpossibleNeed, "local does not offer scorer"),
+    ("toy", {"needs": {"resources": ("licence",)}}, ImpossibleNeed, "local does not offer licence"),
+    (
+        "toy",
+        {"needs": {"resources": ("licence",)}},
+        ImpossibleNeed,
+        "write `resources: [scorer, licence]` under `local:`",
+    ),
     ("toy", {"needs": {"role": "admin"}}, BadInput, "`role` of the needs is 'admin'"),
     ("toy", {"needs": {"lane": "moon"}}, NotFound, "no lane is called 'moon'"),
     ("toy", {"limits": {"time_s": "soon"}}, BadInput, "not a length of time"),
@@ -124,11 +130,11 @@ lanes:
 @pytest.mark.parametrize(
     ("needs", "words"),
     [
-        ({"cores": 65}, "local has 1 cores, 65 needed; big not admitted for eval (declared, never probed); dark has 1"),
+        ({"cores": 65}, "local has 1 core, 65 needed; big not admitted for eval (declared, never probed); dark has 1"),
         ({"cores": 65, "role": "train"}, "big has 64 cores, 65 needed"),
         ({"gpus": 3, "role": "train"}, "big has 2 GPUs, 3 needed"),
         ({"memory_mb": 10**9, "role": "train"}, "big has 1000 MiB of memory"),
-        ({"lane": "local", "resources": ("scorer",)}, "no lane can take this job: local does not offer scorer;"),
+        ({"lane": "local", "resources": ("scorer",)}, "no lane can take this job: local does not offer scorer; write"),
         ({"lane": "big"}, "big not admitted for eval"),
     ],
 )

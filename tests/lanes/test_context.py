@@ -16,7 +16,7 @@ from core.errors import BadInput, CheckCannotFail, JobFailed
 from core.fsio import read_json
 from core.home import Home
 from core.kind import Context, Kind, Params
-from core.rundir import RunDir, verify_manifest
+from core.rundir import RunDir, verify_checkpoint, verify_manifest
 from lanes.agent import FAILPOINTS
 from lanes.context import RunContext
 from lanes.inline import run_inline
@@ -85,6 +85,18 @@ class Toy(Kind):
                 Path(ctx.params.folder, "at4").write_text("x")
             if ctx.stopping:
                 ctx.leave()
+
+    def do_keep(self, ctx: Context) -> None:
+        """Six checkpoints, of which two stay. `folder`/picky: nothing is good enough to go on from above that step."""
+        picky = Path(ctx.params.folder, "picky")
+        most = int(picky.read_text()) if picky.exists() else 100
+        begin = next((found.step for found in ctx.checkpoints() if found.step <= most), 0)
+        ctx.log(f"begins at {begin}")
+        for step in range(begin + 1, 7):
+            ctx.metrics(step)
+            with ctx.save_checkpoint(step, keep=2) as folder:
+                for name in "abc":
+                    (folder / name).write_text(f"{name}{step}")
 
     def do_fill(self, ctx: Context) -> None:
         with ctx.save_checkpoint(1) as folder:
@@ -298,6 +310,95 @@ def test_a_checkpoint_that_fails_leaves_nothing(ctx: RunContext) -> None:
     assert [p.name for p in ctx.dir.checkpoints.iterdir()] == ["1"]
     (ctx.dir.checkpoints / "1" / "state").write_text("rot")
     assert ctx.load_checkpoint() is None
+
+
+def save(ctx: RunContext, *steps: int, keep: int | None = None) -> None:
+    for step in steps:
+        with ctx.save_checkpoint(step, keep=keep) as folder:
+            (folder / "state").write_text(f"state of {step}")
+
+
+def steps(run: RunDir) -> list[str]:
+    return sorted(p.name for p in run.checkpoints.iterdir())
+
+
+def test_checkpoints_are_offered_newest_first_and_each_is_verified_when_it_is_asked_for(
+    ctx: RunContext, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(ctx, 1, 2, 3, 4, 5)
+    (ctx.dir.checkpoints / "5" / "state").write_text("rot")
+    (ctx.dir.checkpoints / "3" / "state").unlink()
+    (ctx.dir.checkpoints / "2" / "manifest.json").write_text('{"key": "k", "files": ["state"]}')
+    again = RunContext(RunDir(tmp_path / "next"), {**ctx.raw, "checkpoints": [str(ctx.dir.checkpoints)]}, None)
+    found = again.checkpoints()
+    assert next(found).step == 4
+    said = capsys.readouterr().out
+    assert "5/state: differs" in said
+    assert "/3" not in said, "nobody asked for one that is older"
+    assert [c.step for c in found] == [1]
+    said = capsys.readouterr().out
+    assert "3/state: differs" in said
+    assert "2: its manifest is none of ours" in said
+    assert next(again.checkpoints()) == again.load_checkpoint()
+    (ctx.dir.checkpoints / "4" / "state").write_text("rot")
+    (ctx.dir.checkpoints / "1" / "state").write_text("rot")
+    assert list(again.checkpoints()) == []
+    assert again.load_checkpoint() is None
+
+
+def test_an_older_checkpoint_goes_only_when_so_many_newer_ones_verify(ctx: RunContext) -> None:
+    save(ctx, 1, 2, 3)
+    assert steps(ctx.dir) == ["1", "2", "3"], "nobody said how many to keep"
+    (ctx.dir.checkpoints / "3" / "state").write_text("rot")
+    save(ctx, 4, keep=2)
+    assert steps(ctx.dir) == ["2", "3", "4"], "3 is none: 2 is what a damaged 4 falls back to"
+    save(ctx, 5, keep=2)
+    assert steps(ctx.dir) == ["4", "5"]
+    save(ctx, 5, 5, keep=2)
+    assert steps(ctx.dir) == ["4", "5"], "the same step again is one"
+    with pytest.raises(RuntimeError), ctx.save_checkpoint(6, keep=2):
+        raise RuntimeError
+    assert steps(ctx.dir) == ["4", "5"], "what failed pushes nothing out"
+    for few in (1, 0, -1):
+        with pytest.raises(BadInput, match="checkpoints"), ctx.save_checkpoint(7, keep=few):
+            pass
+    assert steps(ctx.dir) == ["4", "5"]
+
+
+@pytest.mark.parametrize(
+    ("point", "left", "resumes"),
+    [
+        # At the first save: nothing is there. At the removal of 1: 2 and 3 are.
+        ("child.in_checkpoint", [], 0),
+        ("child.in_checkpoint_seal", [], 0),
+        ("child.in_checkpoint_removal", ["2", "3"], 3),
+    ],
+)
+def test_killed_in_the_middle_of_a_checkpoint_or_of_a_removal(
+    lane: Lane, point: str, left: list[str], resumes: int
+) -> None:
+    (lane.folder / point).touch()
+    outcome = lane.outcome(toy(lane, 1, "keep", env={FAILPOINTS: str(lane.folder)}))
+    assert (outcome["cause"], outcome["signal"]) == ("signal", 9), lane.log(1)
+    run = lane.run_dir(1)
+    assert steps(run) == left, "and nothing half made or half removed, for the seal to cover"
+    assert verify_manifest(run) == []
+    assert all(verify_checkpoint(run.checkpoints / step, key="key-1")[0] for step in left)
+    second = toy(lane, 1, "keep", attempt=2, checkpoints=[str(run.checkpoints)])
+    lane.start(second)
+    wait_for(lambda: lane.run_dir(1, 2).manifest.exists(), "the second attempt to end")
+    assert f"begins at {resumes}" in lane.run_dir(1, 2).log.read_text()
+    assert steps(lane.run_dir(1, 2)) == ["5", "6"]
+    lane.wait(1, lambda r: r["clear"], "all to be gone")
+
+
+def test_a_kind_may_refuse_a_checkpoint_and_go_on_from_one_before_it(lane: Lane) -> None:
+    assert lane.outcome(toy(lane, 1, "keep"))["cause"] == "ok"
+    (lane.folder / "picky").write_text("5")
+    lane.start(toy(lane, 1, "keep", attempt=2, checkpoints=[str(lane.run_dir(1).checkpoints)]))
+    wait_for(lambda: lane.run_dir(1, 2).manifest.exists(), "the second attempt to end")
+    assert "begins at 5" in lane.run_dir(1, 2).log.read_text()
+    lane.wait(1, lambda r: r["clear"], "all to be gone")
 
 
 def test_a_checkpoint_of_another_job_is_not_taken(ctx: RunContext, tmp_path: Path) -> None:

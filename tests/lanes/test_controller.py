@@ -205,6 +205,25 @@ def test_retries_are_bounded_by_cause(shared_home: Home) -> None:
     assert wait_state(shared_home, once, JobState.FAILED).attempts == 1
 
 
+def test_what_somebody_kills_starts_again_a_little_later_and_others_go_first(shared_home: Home, tmp_path: Path) -> None:
+    once = (
+        "import os, pathlib, sys\n"
+        "mark = pathlib.Path(sys.argv[1])\n"
+        "if not mark.exists(): mark.touch(); os.kill(os.getpid(), 9)\n"
+    )
+    needs = {"cores": CORES}
+    it = send(shared_home, [*PY, once, str(tmp_path / "mark")], needs=needs)
+    wait_for(lambda: job(shared_home, it).attempts == 1 and job(shared_home, it).state is JobState.QUEUED, "its end")
+    assert "starts again after 5 s" in str(job(shared_home, it).reason)
+    other = send(shared_home, ["/bin/echo", "not later"], needs=needs)
+    wait_state(shared_home, other, JobState.SUCCEEDED)
+    assert job(shared_home, it).state is JobState.QUEUED
+    assert wait_state(shared_home, it, JobState.SUCCEEDED).attempts == 2
+    broken = send(shared_home, [*PY, "import os; os.kill(os.getpid(), 11)"], needs=needs)
+    end = wait_state(shared_home, broken, JobState.FAILED)
+    assert (end.attempts, end.cause) == (1, Cause.SIGNAL), "a program that is broken would break again"
+
+
 # Success is more than exit 0.
 
 

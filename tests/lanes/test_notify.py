@@ -34,6 +34,9 @@ PROGRAM = """#!/bin/sh
 cat > "$1/.$$" && mv "$1/.$$" "$1/$$.json"
 """
 
+# Hangs as long as a file is there when it begins, and says so.
+HANGS_AT_FIRST = PROGRAM.replace("cat >", '[ -e "$1/hang" ] && touch "$1/$$.hangs" && exec sleep 600\ncat >', 1)
+
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
@@ -55,6 +58,10 @@ def write(path: Path, text: str) -> Path:
 
 def told(out: Path) -> list[dict[str, Any]]:
     return [json.loads(p.read_text()) for p in sorted(out.glob("*.json"))]
+
+
+def hung(out: Path) -> list[int]:
+    return [int(p.stem) for p in out.glob("*.hangs")]
 
 
 def document(**more: Any) -> dict[str, Any]:
@@ -141,56 +148,6 @@ def test_a_notify_that_is_no_program_is_refused(tmp_path: Path) -> None:
 # With a controller.
 
 
-def test_jobs_and_sweeps_are_told_once(
-    tmp_path: Path, out: Path, program: Path, monkeypatch: pytest.MonkeyPatch, lab_home: Home
-) -> None:
-    file = tmp_path / "cluster.yaml"
-    file.write_text(f"lanes:\n  local:\nnotify: [./notify.sh, {out}]\n")
-    home = Home(lab_home.path, file)
-    home.create()
-    pooled, plain = Submitter(home, toysweep.Toy()), Submitter(home, toysweep.Plain())
-    made = {
-        "done": pooled.job({"i": 1}),
-        "failed": pooled.job({"i": 2, "do": "fail"}),
-        "plain": plain.job({"i": 3}),
-        "fine": pooled.sweep(grid(5)),
-        "bad": pooled.sweep(grid(30, fail=[2, 3, 4])),
-        "plain-bad": plain.sweep(grid(2, fail=[0, 1])),
-    }
-    ensure_controller(home)
-    wake(home)
-    for which in made.values():
-        wait_end(home, which)
-    wait_for(lambda: len(told(out)) >= 8, f"eight documents, not {told(out)}\n{tail(home)}")
-    # One too many would have come by the end of the controller, which lets the hook finish what it has.
-    with Journal.open(home, Role.CLIENT) as journal, journal.transaction() as tx:
-        tx.append(EventKind.DOWN_ASKED, data={"kill": False})
-    wake(home)
-    wait_for(lambda: not controller_alive(home), f"the controller to go\n{tail(home)}")
-    by = {(d["event"], d["id"]): d for d in told(out)}
-    assert sorted(by) == sorted(
-        [
-            ("job-done", made["done"]),
-            ("job-failed", made["failed"]),
-            ("job-done", made["plain"]),
-            ("sweep-finished", made["fine"]),
-            ("sweep-failing", made["bad"]),
-            ("sweep-finished", made["bad"]),
-            ("sweep-failing", made["plain-bad"]),
-            ("sweep-finished", made["plain-bad"]),
-        ]
-    )
-    assert len(told(out)) == 8
-    failed = by["job-failed", made["failed"]]
-    assert (failed["schema"], failed["state"], failed["cause"]) == ("lab.notify/1", "failed", "error")
-    assert "no luck with 2" in failed["reason"]
-    bad = by["sweep-finished", made["bad"]]
-    assert (bad["counts"], bad["reason"]) == ({"succeeded": 27, "failed": 3}, "3 of 30 cells failed")
-    assert "no luck" in by["sweep-failing", made["bad"]]["reason"]
-    assert by["job-done", made["plain"]]["lane"] == "local"
-    assert by["sweep-finished", made["fine"]]["home"] == str(home.path)
-
-
 @pytest.fixture
 def hooked_home(tmp_path: Path, lab_home: Home) -> Iterator[Home]:
     """Hooks that still run when the controller is killed are nobody's: they are ended here."""
@@ -212,21 +169,65 @@ def hooks(home: Home) -> list[int]:
     return sorted(found - ours.keys())
 
 
-@pytest.mark.long
-def test_a_hook_that_hangs_holds_up_nothing(tmp_path: Path, hooked_home: Home) -> None:
-    write(tmp_path / "hangs", f"#!/bin/sh\necho x >> {tmp_path}/calls\nsleep 600\n")
-    file = tmp_path / "cluster.yaml"
-    file.write_text("lanes:\n  local:\nnotify: [./hangs]\n")
+def test_jobs_and_sweeps_are_told_once_and_nothing_waits_for_hooks_that_hang(
+    tmp_path: Path, out: Path, hooked_home: Home
+) -> None:
+    write(tmp_path / "notify.sh", HANGS_AT_FIRST)
+    (out / "hang").touch()
     home = hooked_home
-    sub = Submitter(home, toysweep.Toy())
-    jobs = [sub.job({"i": i}) for i in range(20)]
-    s = sub.sweep(grid(200, fail=range(0, 200, 10)))
+    assert home.cluster_file is not None
+    home.cluster_file.write_text(f"lanes:\n  local:\nnotify: [./notify.sh, {out}]\n")
+    home.create()
+    pooled, plain = Submitter(home, toysweep.Toy()), Submitter(home, toysweep.Plain())
+    early = [pooled.job({"i": i}) for i in range(notify.AT_ONCE + 1)]
     ensure_controller(home)
     wake(home)
-    assert wait_end(home, s).state is JobState.FAILED
-    assert all(wait_end(home, j).state is JobState.SUCCEEDED for j in jobs)
-    assert (tmp_path / "calls").exists()
-    assert hooks(home)
+    # As many as run at once hang; what is placed after that runs all the same.
+    wait_for(lambda: len(hung(out)) >= notify.AT_ONCE, f"hooks that hang\n{tail(home)}")
+    early += [pooled.sweep(grid(20, fail=[7])), plain.job({"i": 9})]
+    assert [wait_end(home, j).state for j in early] == [JobState.SUCCEEDED] * 4 + [JobState.FAILED, JobState.SUCCEEDED]
+    assert told(out) == []
+    # Now they hang no more, and everything is told.
+    (out / "hang").unlink()
+    made = {
+        "done": pooled.job({"i": 1}),
+        "failed": pooled.job({"i": 2, "do": "fail"}),
+        "plain": plain.job({"i": 3}),
+        "fine": pooled.sweep(grid(5)),
+        "bad": pooled.sweep(grid(30, fail=[2, 3, 4])),
+        "plain-bad": plain.sweep(grid(2, fail=[0, 1])),
+    }
+    for which in made.values():
+        wait_end(home, which)
+    for pid in {*hung(out)} & {*hooks(home)}:
+        kill(pid)
+    late = {
+        ("job-done", made["done"]),
+        ("job-failed", made["failed"]),
+        ("job-done", made["plain"]),
+        ("sweep-finished", made["fine"]),
+        ("sweep-failing", made["bad"]),
+        ("sweep-finished", made["bad"]),
+        ("sweep-failing", made["plain-bad"]),
+        ("sweep-finished", made["plain-bad"]),
+    }
+    wait_for(lambda: late <= {(d["event"], d["id"]) for d in told(out)}, f"all to be told\n{tail(home)}")
+    # One too many would have come by the end of the controller, which lets the hook finish what it has.
+    with Journal.open(home, Role.CLIENT) as journal, journal.transaction() as tx:
+        tx.append(EventKind.DOWN_ASKED, data={"kill": False})
+    wake(home)
+    wait_for(lambda: not controller_alive(home), f"the controller to go\n{tail(home)}")
+    by = {(d["event"], d["id"]): d for d in told(out)}
+    assert len(by) == len(told(out)), "nothing is told twice"
+    assert {key for key in by if key[1] not in early} == late
+    failed = by["job-failed", made["failed"]]
+    assert (failed["schema"], failed["state"], failed["cause"]) == ("lab.notify/1", "failed", "error")
+    assert "no luck with 2" in failed["reason"]
+    bad = by["sweep-finished", made["bad"]]
+    assert (bad["counts"], bad["reason"]) == ({"succeeded": 27, "failed": 3}, "3 of 30 cells failed")
+    assert "no luck" in by["sweep-failing", made["bad"]]["reason"]
+    assert by["job-done", made["plain"]]["lane"] == "local"
+    assert by["sweep-finished", made["fine"]]["home"] == str(home.path)
 
 
 # A lane that no longer answers.

@@ -47,11 +47,11 @@ def lane(tmp_path: Path) -> Iterator[Lane]:
     lane.end()
 
 
-# Time limit.
+# Time limit. What is to notice its warning has to listen before it comes, on a busy machine too.
 
 
 def test_time_limit_warns_first(lane: Lane, tmp_path: Path) -> None:
-    spec = lane.python(1, POLITE, str(tmp_path), "obey", limits={**LIMITS, "time_s": 0.4, "grace_s": 60.0})
+    spec = lane.python(1, POLITE, str(tmp_path), "obey", limits={**LIMITS, "time_s": 4.0, "grace_s": 60.0})
     outcome = lane.outcome(spec)
     # It left with exit 0 inside its grace, and still did not finish.
     assert outcome["cause"] == "time-limit"
@@ -60,12 +60,12 @@ def test_time_limit_warns_first(lane: Lane, tmp_path: Path) -> None:
 
 
 def test_time_limit_kills_what_ignores_the_warning(lane: Lane, tmp_path: Path) -> None:
-    spec = lane.python(1, STUBBORN, str(tmp_path), limits={**LIMITS, "time_s": 0.8, "grace_s": 0.3})
+    spec = lane.python(1, STUBBORN, str(tmp_path), limits={**LIMITS, "time_s": 4.0, "grace_s": 0.3})
     lane.start(spec)
     pids = [int(wait_file(tmp_path / name, "a stubborn process")) for name in ("child", "grandchild")]
     outcome = lane.wait_gone(1)["outcome"]
     assert outcome["cause"] == "time-limit"
-    assert outcome["seconds"] >= 1.1
+    assert outcome["seconds"] >= 4.3
     assert not any(alive(p) for p in pids)
 
 

@@ -17,6 +17,7 @@ from tests.lanes.mixes import mix
 
 MIXES = 1000
 FEW = range(0, MIXES, 10)
+ALL = pytest.param(range(MIXES), marks=pytest.mark.long)
 Ratios = dict[int, float]
 
 
@@ -60,13 +61,13 @@ def said(name: str, ratios: Sequence[float]) -> str:
 def is_good(ratios: Sequence[float]) -> bool:
     """Near the bound on average, and at nine in ten: what must hold of ours and must not of the mutant."""
     found = sorted(ratios)
-    return statistics.mean(found) <= 1.07 and found[int(0.9 * len(found))] <= 1.08
+    return statistics.mean(found) <= 1.07 and found[int(0.9 * (len(found) - 1))] <= 1.08
 
 
-@pytest.mark.long
-def test_makespan_is_near_the_bound_and_below_a_list_scheduler() -> None:
-    mine = [ours(seed) for seed in range(MIXES)]
-    theirs = [other(seed) for seed in range(MIXES)]
+@pytest.mark.parametrize("seeds", [FEW, ALL], ids=["few", "all"])
+def test_makespan_is_near_the_bound_and_below_a_list_scheduler(seeds: range) -> None:
+    mine = [ours(seed) for seed in seeds]
+    theirs = [other(seed) for seed in seeds]
     print(said("ours", mine), said("list scheduler", theirs), sep="\n")
     assert min(mine) > 0.97  # a bound that is beaten is none (noise of a run is not in it)
     assert statistics.mean(mine) <= 1.15
@@ -74,27 +75,33 @@ def test_makespan_is_near_the_bound_and_below_a_list_scheduler() -> None:
     against = [a / b for a, b in zip(mine, theirs, strict=True)]
     assert statistics.mean(against) <= 0.96
     # What nobody knows at the start may go wrong in the first round; for nobody else does it go wrong more often.
-    assert sum(r > 1.1 for r in against) <= 0.03 * MIXES
+    assert sum(r > 1.1 for r in against) <= 0.03 * len(seeds)
     assert sum(r < 0.9 for r in against) >= 5 * sum(r > 1.1 for r in against)
 
 
 def test_a_placement_that_ignores_speeds_does_not_pass() -> None:
-    blind = [mutant(seed) for seed in FEW]
+    blind = [mutant(seed) for seed in FEW[::2]]
     assert not is_good(blind), said("mutant", blind)
-    assert statistics.mean(blind) > 1.02 * statistics.mean(ours(seed) for seed in FEW)
+    assert statistics.mean(blind) > 1.02 * statistics.mean(ours(seed) for seed in FEW[::2])
 
 
-def test_the_lab_of_three_lanes_is_within_a_twentieth() -> None:
+@pytest.mark.parametrize("seeds", [FEW, ALL], ids=["few", "all"])
+def test_the_lab_of_three_lanes_is_within_a_twentieth(seeds: range) -> None:
     """Lanes of speeds 1 : 0.5 : 0.25 that nobody declared."""
-    three = [s for s in range(MIXES) if [m.speed for m in mix(s)[0]] == [1.0, 0.5, 0.25]]
+    three = [s for s in seeds if [m.speed for m in mix(s)[0]] == [1.0, 0.5, 0.25]]
     found = [ours(seed) for seed in three]
     print(said("three lanes", found))
-    assert len(found) > 300
+    assert len(found) > 0.3 * len(seeds)
     assert statistics.mean(found) <= 1.05
 
 
-def test_second_copies_help_where_the_first_round_went_wrong() -> None:
-    seeds = range(MIXES * 3 // 4, MIXES)
+LAST = MIXES * 3 // 4
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(LAST, LAST + 50), pytest.param(range(LAST, MIXES), marks=pytest.mark.long)], ids=["few", "all"]
+)
+def test_second_copies_help_where_the_first_round_went_wrong(seeds: range) -> None:
     plain, copied = [ours(s) for s in seeds], [with_copies(s) for s in seeds]
     print(said("without", plain), said("with second copies", copied), sep="\n")
     assert statistics.mean(copied) <= statistics.mean(plain) - 0.02

@@ -176,6 +176,20 @@ def test_a_sweep_of_which_some_fail(shared_home: Home, sub: Callable[..., Submit
     check_cells(shared_home, fine)
 
 
+def test_a_killed_cell_starts_again_later_and_holds_up_no_other(shared_home: Home, tmp_path: Path) -> None:
+    """Cell 0 is the first of the queue; while it may not start again, the cells behind it run, one at a time."""
+    cells = [{**cell, "mark": str(tmp_path / "mark")} for cell in grid(4, die_once=[0])]
+    s = Submitter(shared_home, toysweep.Plain()).sweep(cells, at_once=1)
+    assert wait_end(shared_home, s).state is S.SUCCEEDED
+    with Journal.open(shared_home) as journal:
+        events = query.events(journal.conn)
+        placed = [e.job for e in events if e.kind == K.PLACED and e.job is not None and s < e.job <= s + 4]
+        again = next(e for e in query.events(journal.conn, job_id=s + 1) if e.kind == K.REQUEUED)
+    assert sorted(placed) == [s + 1, s + 1, s + 2, s + 3, s + 4]
+    assert placed[:2] == [s + 1, s + 2]
+    assert again.data["wait_s"] > 0
+
+
 def most_at_once(home: Home, sweep: int) -> int:
     """The largest number of batches, or of attempts, of a sweep that were open at once, by the journal."""
     now = most = 0

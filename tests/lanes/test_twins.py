@@ -73,6 +73,11 @@ def copy_of(it: Stuck) -> str:
     return copy
 
 
+def is_cancelled(it: Stuck) -> None:
+    assert it.world.state(it.cell) is JobState.CANCELLED
+    it.world.check_over(it.sweep)
+
+
 def ends_well(it: Stuck) -> None:
     it.world.end_all()
     assert it.world.state(it.sweep) is JobState.SUCCEEDED
@@ -301,8 +306,7 @@ def test_nothing_is_started_again_that_is_being_cancelled(make: Make) -> None:
     assert len(it.world.pool.started) == begun
     it.world.end(it.first, ends=ended(it.world.cells(it.first), AttemptState.CANCELLED, Cause.CANCELLED))
     it.world.turn()
-    assert it.world.state(it.cell) is JobState.CANCELLED
-    it.world.check_over(it.sweep)
+    is_cancelled(it)
 
 
 def test_a_cancel_stops_both_copies(make: Make) -> None:
@@ -314,8 +318,7 @@ def test_a_cancel_stops_both_copies(make: Make) -> None:
     for nonce in (copy, it.first):
         it.world.end(nonce, ends=ended(it.world.cells(nonce), AttemptState.CANCELLED, Cause.CANCELLED))
         it.world.turn()
-    assert it.world.state(it.cell) is JobState.CANCELLED
-    it.world.check_over(it.sweep)
+    is_cancelled(it)
 
 
 def test_a_copy_of_what_was_cancelled_meanwhile_counts_for_nothing(make: Make) -> None:
@@ -329,8 +332,7 @@ def test_a_copy_of_what_was_cancelled_meanwhile_counts_for_nothing(make: Make) -
     assert it.world.state(it.cell) is JobState.CANCELLED
     it.world.end(copy)
     it.world.turn()
-    assert it.world.state(it.cell) is JobState.CANCELLED
-    it.world.check_over(it.sweep)
+    is_cancelled(it)
 
 
 def test_a_hold_keeps_the_first_running(make: Make) -> None:

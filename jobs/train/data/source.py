@@ -42,13 +42,7 @@ class Video:
         return self.path.name
 
     def identity(self) -> dict[str, Any]:
-        return {
-            "video": self.name,
-            "sha256": sha256_file(self.path),
-            "size": [self.width, self.height],
-            "first": self.first,
-            "pairs": self.pairs,
-        }
+        return {"video": self.name, "sha256": sha256_file(self.path), **_taken(self)}
 
     def frames(self) -> Iterator[Frame]:
         wanted = _decoded(self.path, (self.width, self.height))
@@ -74,13 +68,7 @@ class Stills:
         digest = hashlib.sha256()
         for file in self.files:
             digest.update(f"{sha256_file(self.path / file)}\n".encode())
-        return {
-            "stills": self.name,
-            "sha256": digest.hexdigest(),
-            "size": [self.width, self.height],
-            "first": self.first,
-            "pairs": self.pairs,
-        }
+        return {"stills": self.name, "sha256": digest.hexdigest(), **_taken(self)}
 
     def frames(self) -> Iterator[Frame]:
         wanted = (_still(self.path / f, (self.width, self.height)) for f in self.files)
@@ -108,6 +96,11 @@ def open_source(path: Path, *, first: int = 0, pairs: int | None = None) -> Clip
     height, width, _ = start[0].shape
     _refuse_odd(path, width, height)
     return Video(path, width, height, first, pairs)
+
+
+def _taken(source: Video | Stills) -> dict[str, Any]:
+    """What is taken of it."""
+    return {"size": [source.width, source.height], "first": source.first, "pairs": source.pairs}
 
 
 def _open_stills(folder: Path, first: int, pairs: int | None) -> Stills:

@@ -140,6 +140,11 @@ def commit(folder: Path) -> str:
     return done.stdout.strip()
 
 
+def packed(frames: bytes) -> bytes:
+    """As the decoder here unpacks them."""
+    return zlib.compress(frames, 9)
+
+
 def decoded_frames(step: int) -> U8:
     """What a codec of this coarseness makes of the video."""
     return (video() // step * step).astype(np.uint8)
@@ -148,9 +153,9 @@ def decoded_frames(step: int) -> U8:
 def make_submission(folder: Path, *, step: int = 16) -> Path:
     """A folder with archive.zip, the decoder, and what is no part of it."""
     folder.mkdir(parents=True)
-    with zipfile.ZipFile(folder / "archive.zip", "w") as packed:
+    with zipfile.ZipFile(folder / "archive.zip", "w") as archive:
         info = zipfile.ZipInfo("0.z", (2020, 1, 1, 0, 0, 0))
-        packed.writestr(info, zlib.compress(decoded_frames(step).tobytes(), 9))
+        archive.writestr(info, packed(decoded_frames(step).tobytes()))
     (folder / "inflate.sh").write_text(_INFLATE_SH)
     (folder / "inflate.py").write_text(_INFLATE_PY)
     (folder / "weights.q").write_bytes(bytes(range(100)))

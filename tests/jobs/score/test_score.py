@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import math
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -14,12 +17,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from core.errors import BadInput, DiskFull, JobFailed, LabError
 from core.fsio import sha256_file
 from jobs.score import checkout as look
+from jobs.score import versions
 from jobs.score.evaluator import PREFIX, EvaluatorFailed, remove_leftovers, scratch
 from jobs.score.report import ReportRefused
 from jobs.score_kind import ScoreKind, ScoreParams, runtime_files
@@ -39,7 +44,20 @@ def submission(tmp_path: Path) -> Path:
     return fake.make_submission(tmp_path / "mine")
 
 
-def params(checkout: Path, submission: Path, **more: Any) -> ScoreParams:
+@pytest.fixture
+def asked() -> bool:
+    """Tests that want this ask the evaluator's interpreter what it is; the others are spared that process."""
+    return True
+
+
+@pytest.fixture(autouse=True)
+def _not_asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "asked" not in request.fixturenames:
+        known = versions.Interpreter("3.11.7", "cpython", {}, {"numpy": "2"})
+        monkeypatch.setattr(versions, "ask", lambda *_: known)
+
+
+def params(checkout: Path, submission: Path, /, **more: Any) -> ScoreParams:
     given: dict[str, Any] = {
         "archive": str(submission / "archive.zip"),
         "checkout": str(checkout),
@@ -48,7 +66,6 @@ def params(checkout: Path, submission: Path, **more: Any) -> ScoreParams:
         "batch": fake.BATCH,
         "height": fake.HEIGHT,
         "width": fake.WIDTH,
-        "disk_bytes": 1000,
         "limit_s": 60,
         **more,
     }
@@ -121,6 +138,10 @@ def test_what_the_decoder_needs_is_listed_and_counted(tmp_path: Path, checkout: 
     ctx = context(tmp_path, params(checkout, submission, view="faithful"))
     ctx.run()
     files = {f["name"]: f for f in ctx.tables["score_files"]}
+    inside = files.pop("archive.zip/0.z")
+    packed = zipfile.ZipFile(submission / "archive.zip").read("0.z")
+    assert (inside["bytes"], inside["sha256"]) == (len(packed), hashlib.sha256(packed).hexdigest())
+    assert inside["counts"] is False, "it is paid for with the archive"
     assert set(files) == {"archive.zip", "inflate.sh", "inflate.py", "weights.q"}
     for name, row in files.items():
         assert (row["bytes"], row["sha256"]) == ((submission / name).stat().st_size, sha256_file(submission / name))
@@ -139,6 +160,8 @@ def test_content_is_paid_for_once(tmp_path: Path, checkout: Path, submission: Pa
     ctx.run()
     assert {f["name"]: f["counts"] for f in ctx.tables["score_files"]} == {
         "archive.zip": True,
+        "archive.zip/0.z": False,
+        "archive.zip/inflate.py": False,
         "again.q": True,
         "inflate.py": False,
         "inflate.sh": True,
@@ -218,6 +241,103 @@ def test_a_report_of_the_decoders_is_not_taken_for_the_evaluators(tmp_path: Path
     refused(tmp_path, params(quiet, submission), EvaluatorFailed, "wrote no report")
 
 
+def test_a_decoder_has_neither_the_video_nor_the_networks(tmp_path: Path, checkout: Path, submission: Path) -> None:
+    """The challenge's rule; and who copies the original has no distortion at all."""
+    script = (submission / "inflate.py").read_text()
+    (submission / "inflate.py").write_text(
+        "from pathlib import Path\nprint(sorted(map(str, Path().glob('*'))))\n" + script
+    )
+    ctx = context(tmp_path / "a", params(checkout, submission))
+    ctx.run()
+    found = next(line for line in ctx.logs if line.startswith("['"))
+    assert "frame_utils.py" in found, "its Python is there, decoders use it"
+    assert "videos" not in found
+    assert "models" not in found
+    cheat = 'import shutil, sys\nshutil.copy("videos/0.mkv", sys.argv[2] + "/0.raw")\n'
+    (submission / "inflate.py").write_text(cheat)
+    refused(tmp_path / "b", params(checkout, submission), EvaluatorFailed, "No such file or directory: 'videos/0.mkv'")
+
+
+def test_a_decoder_cannot_change_the_evaluator(tmp_path: Path, checkout: Path, submission: Path) -> None:
+    """What it writes beside itself, into the checkout's Python, is not what evaluates."""
+    whole = scored(tmp_path / "a", params(checkout, submission))
+    script = (submission / "inflate.sh").read_text()
+    forge = 'sed -i "s/poses += .*/pass/; s/segs += .*/pass/" "$HERE/../../evaluate.py"\necho >> "$HERE/archive.zip"\n'
+    (submission / "inflate.sh").write_text(script + forge)
+    row = scored(tmp_path / "b", params(checkout, submission))
+    assert (row["pose"], row["seg"], row["archive_bytes"]) == (whole["pose"], whole["seg"], whole["archive_bytes"])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("archive", "the archive changed"), ("weights.q", "the decoder"), ("modules.py", "the evaluator")],
+)
+def test_what_changes_on_the_way_is_no_evidence(
+    tmp_path: Path, checkout: Path, submission: Path, name: str, said: str
+) -> None:
+    """Inputs as the job reads them: here they are the user's own files, on a lane copies or verified links."""
+    target = {"archive": submission / "archive.zip", "weights.q": submission / name}.get(name, checkout / name)
+    script = (submission / "inflate.sh").read_text()
+    (submission / "inflate.sh").write_text(f"{script}printf x >> '{target}'\n")
+    refused(tmp_path, params(checkout, submission), JobFailed, said)
+
+
+def test_a_decoder_that_imports_itself_by_its_folders_name(tmp_path: Path, checkout: Path, submission: Path) -> None:
+    (submission / "inflate.sh").write_text('python -m submissions.robust.inflate "$1" "$2" "$3"\n')
+    refused(tmp_path / "a", params(checkout, submission), EvaluatorFailed, "No module named 'submissions.robust'")
+    row = scored(tmp_path / "b", params(checkout, submission, submission="robust"))
+    assert row["seg"] == pytest.approx(fake.distortions(16)[1], abs=0.5e-8)
+    for wrong in ("../x", "a/b", ".hidden", ""):
+        with pytest.raises(ValidationError):
+            params(checkout, submission, submission=wrong)
+
+
+@pytest.mark.usefixtures("asked")
+def test_the_evaluators_own_interpreter_is_in_the_row(tmp_path: Path, checkout: Path, submission: Path) -> None:
+    """Its packages, not ours: an environment of its own says another version of numpy."""
+    ours = scored(tmp_path / "a", params(checkout, submission))
+    here = {"numpy": np.__version__}
+    assert json.loads(ours["evaluator_packages"]) == here
+    assert ours["evaluator_python"] == platform.python_version()
+    info = tmp_path / "site" / "numpy-0.0.1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.0.1\n")
+    (info / "RECORD").write_text("numpy/__init__.py,,\n")
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path / "site"} exec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    ctx = context(tmp_path / "b", params(checkout, submission, python=str(other)))
+    ctx.run()
+    assert json.loads(ctx.rows[0]["evaluator_packages"]) == {"numpy": "0.0.1"}
+    told = json.loads(ctx.artifact("interpreter.json").read_text())
+    assert told["python"] == platform.python_version()
+    assert told["packages"]["pytest"] == pytest.__version__
+    assert "pytest" not in told["used"]
+
+
+@pytest.mark.usefixtures("asked")
+@pytest.mark.parametrize(("text", "said"), [("exit 0", "does not say"), ("echo no >&2; exit 3", "installed there: no")])
+def test_an_interpreter_that_does_not_answer(
+    tmp_path: Path, checkout: Path, submission: Path, text: str, said: str
+) -> None:
+    other = tmp_path / "python"
+    other.write_text(f"#!/bin/sh\n{text}\n")
+    other.chmod(0o755)
+    refused(tmp_path, params(checkout, submission, python=str(other)), JobFailed, said)
+
+
+def test_cuda_needs_a_granted_gpu(tmp_path: Path, checkout: Path, submission: Path) -> None:
+    ctx = refused(tmp_path, params(checkout, submission, device="cuda"), BadInput, "submit with --gpus 1")
+    assert ctx.logs == []
+
+
+def test_a_report_over_nobody_says_how_many(tmp_path: Path, submission: Path) -> None:
+    checkout = fake.make_checkout(tmp_path / "c")
+    text = (checkout / "evaluate.py").read_text().replace("over {count} samples ===", "===")
+    (checkout / "evaluate.py").write_text(text)
+    refused(tmp_path, params(checkout, submission, samples=None), ReportRefused, "does not say over how many")
+
+
 def test_an_evaluator_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path, submission: Path) -> None:
     lie = "import subprocess, time; c = subprocess.Popen(['sleep', '300']); print('child', c.pid, flush=True)\n"
     hanging = fake.make_checkout(tmp_path / "c", lie=lie + "time.sleep(300)")
@@ -265,8 +385,17 @@ def test_a_warn_signal_ends_it(tmp_path: Path, submission: Path) -> None:
 def test_a_full_disk_is_noticed_before_anything_starts(tmp_path: Path, checkout: Path, submission: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     ctx = refused(tmp_path, params(checkout, submission, disk_bytes=free + (1 << 40)), DiskFull, "GB free")
-    assert ctx.logs == []
-    assert ScoreParams.model_fields["disk_bytes"].default == 3_660_000_000
+    assert not any(line.startswith(("the decoder:", "the evaluator: /")) for line in ctx.logs), "nothing was started"
+
+
+def test_the_frames_of_the_challenge_need_their_3_66_gb(checkout: Path, submission: Path) -> None:
+    size: dict[str, Any] = {"height": 874, "width": 1164, "batch": 16, "samples": 600}
+    assert params(checkout, submission, **size).need == 600 * 2 * 874 * 1164 * 3 == 3_662_409_600
+    assert params(checkout, submission, **size, pairs=16).need == 3_662_409_600, "the decoder writes all of them"
+    made: dict[str, Any] = {**size, "decoder": None, "frames": "/made"}
+    assert params(checkout, submission, **made).need == 0, "they are linked to"
+    assert params(checkout, submission, **made, pairs=16).need == 16 * 2 * 874 * 1164 * 3
+    assert params(checkout, submission, disk_bytes=7).need == 7
 
 
 def test_the_disk_that_counts_is_the_one_that_is_written_to(
@@ -291,7 +420,7 @@ def test_what_a_killed_scoring_left_is_removed_by_the_next(tmp_path: Path, check
         "    (folder / 'frames.raw').write_bytes(bytes(1000)); (folder / 'shut').mkdir(mode=0)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    before = tmp_path / "attempts" / "0" / "work"
+    before = tmp_path / "attempts" / "0" / "tmp"
     done = subprocess.run([sys.executable, "-c", program, str(before)], cwd=Path.cwd())
     assert done.returncode == -signal.SIGKILL
     assert left_over(tmp_path) != []
@@ -452,4 +581,5 @@ def test_parameters_survive_the_journal(checkout: Path, submission: Path) -> Non
     plain = p.model_dump(mode="json")
     shutil.rmtree(checkout)
     assert ScoreParams(**plain) == p
-    assert KIND.describe(p) == "mine/archive.zip, by challenge on cpu"
+    assert KIND.describe(p) == "mine/archive.zip"
+    assert KIND.describe(p.model_copy(update={"pairs": 4})) == "mine/archive.zip, proxy on 4 pairs"

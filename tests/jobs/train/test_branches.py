@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import math
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from core.errors import BadInput
-from jobs.train.branches import branches, branches_figure, main, summary
+from core.kind import Absent
+from jobs.train.branches import branches, branches_figure, summary
 from jobs.train.recipe import branch_name
 from jobs.train.schema import CANDIDATES, TRAINING
+from jobs.train_kind import Train
 
 Row = dict[str, Any]
 
@@ -38,6 +39,7 @@ def job(number: int, alpha: float, h: int, epochs: int, values: list[float], psn
     for other in ("decoded", "unsharp"):
         rows.append({**empty, "weights": other, "evaluation_value": 50.0, "psnr": 30.0, "chosen": False})
     training = {"job": number, **dict.fromkeys(TRAINING.names), "branch": name, "evaluation_sha256": "e" * 64}
+    training |= {"value_sha256": f"alpha {alpha}", "settings_sha256": name}
     return rows, training
 
 
@@ -119,29 +121,51 @@ def test_a_value_that_is_no_number_has_no_place_in_a_curve() -> None:
     assert branches(candidates, training)[2].curve()[0] == (10, 39.0, 39.0, 39.0)
 
 
-def test_the_figure_has_equal_bytes_for_equal_branches(tmp_path: Path) -> None:
+def test_values_of_one_alpha_are_made_of_one_thing_and_runs_of_a_branch_differ_in_seeds_only() -> None:
     candidates, training = grid()
-    for name in ("a", "b", "c"):
-        if name == "c":
-            candidates[0]["evaluation_value"] += 1
-        branches_figure(tmp_path / f"{name}.png", branches(candidates, training), title="t", quantity="surrogate value")
-    a, b, c = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
-    assert a == b != c
+    training[4]["value_sha256"] = "the sal term weighs more"
+    with pytest.raises(BadInput, match=r"jobs 5 and 6 are made of different things, at one alpha of 5"):
+        branches(candidates, training)
+    candidates, training = grid()
+    training[1]["settings_sha256"] = "another rate"
+    with pytest.raises(BadInput, match=r"jobs 3 and 4 are both called long20_qat_ema_alpha20_h8, and differ in more"):
+        branches(candidates, training)
+    # Another thing at another alpha is what an alpha is.
+    assert len({row["value_sha256"] for row in grid()[1]}) == 2
+
+
+def drawn(candidates: list[Row], training: list[Row], form: str = "png", **more: Any) -> bytes:
+    out = io.BytesIO()
+    branches_figure(out, branches(candidates, training), title="t", quantity="surrogate value", form=form, **more)
+    return out.getvalue()
+
+
+def test_the_figure_has_equal_bytes_for_equal_branches() -> None:
+    candidates, training = grid()
+    a, b = drawn(candidates, training), drawn(candidates, training)
+    candidates[0]["evaluation_value"] += 1
+    assert a == b != drawn(candidates, training)
     assert b"tEXt" not in a
+    for form, begin in (("svg", b"<?xml"), ("pdf", b"%PDF")):
+        one, two = drawn(candidates, training, form), drawn(candidates, training, form)
+        assert one == two
+        assert one.startswith(begin)
 
 
-def test_it_is_drawn_from_the_files_that_results_are_written_to(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, rows in zip(("candidates", "training"), grid(), strict=True):
-        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
-    names = [str(tmp_path / n) for n in ("candidates.parquet", "training.parquet", "out.png")]
-    assert main(names) == 0
-    assert (tmp_path / "out.png").stat().st_size > 10_000
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
-    assert "branch long30_qat_ema_alpha5_h16" in lines[1]
-    assert "gain 2  " in lines[1]
-    assert main([names[0], str(tmp_path / "none.parquet"), names[2]]) == 1
-    assert "error: " in capsys.readouterr().err
-    assert main(names[:2]) == 2
+def test_the_kind_draws_it_from_tables_and_names_what_failed() -> None:
+    candidates, training = grid()
+    tables = {"candidates": pa.Table.from_pylist(candidates), "training": pa.Table.from_pylist(training)}
+    failed = [Absent(n, f"branch-{n}", "failed: not-finite") for n in range(20, 28)]
+    out = io.BytesIO()
+    said = Train().figure(out, "svg", tables, failed, "sweep 1")
+    text = out.getvalue().decode()
+    assert said[0] == "surrogate value against epoch and bytes: 3 branches, 5 runs"
+    assert said[1] == "not shown: 20 branch-20 (failed: not-finite)"
+    assert said[-1] == "not shown: 2 more that have no results"
+    assert len(said) == 8
+    # Letters are drawn as paths; their text stands beside them as a comment.
+    for words in ("sweep 1", "alpha 5", "16 hidden channels", "30 epochs", "not shown: 20 branch-20", "2 more that"):
+        assert words in text, words
+    assert "not shown" not in drawn(candidates, training, "svg").decode()
+    with pytest.raises(BadInput, match="no branch has results: branch-20 failed: not-finite"):
+        Train().figure(io.BytesIO(), "svg", {}, failed, "sweep 1")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,14 +24,14 @@ from PIL import Image
 from pydantic import ValidationError
 
 from core.errors import BadInput
-from core.fsio import read_json
+from core.fsio import read_json, sha256_file
 from core.rundir import RunDir, latest_checkpoint, verify_checkpoint
 from core.states import DEFAULT_RETRIES, Cause
-from jobs.train import bundle
+from jobs.train import bundle, evaluate
 from jobs.train import run as module
 from jobs.train.data.av1 import Settings
 from jobs.train.evaluate import Evaluation
-from jobs.train.loop import train
+from jobs.train.loop import pair_of, train
 from jobs.train.measured import Measured
 from jobs.train.recipe import Recipe
 from jobs.train_kind import Train, TrainParams
@@ -58,6 +59,7 @@ SMALL: dict[str, Any] = {
     "candidate_epochs": 3,
     "checkpoint_epochs": 1,
     "checkpoint_seconds": 1e9,
+    "keep_checkpoints": 100,
 }
 STEPS = 8
 NEVER = 1 << 30
@@ -87,8 +89,8 @@ class Watched(RunContext):
             self.stop()
 
     @contextlib.contextmanager
-    def save_checkpoint(self, step: int, **meta: Any) -> Iterator[Path]:
-        with super().save_checkpoint(step, **meta) as folder:
+    def save_checkpoint(self, step: int, *, keep: int | None = None, **meta: Any) -> Iterator[Path]:
+        with super().save_checkpoint(step, keep=keep, **meta) as folder:
             yield folder
             if step >= self.kill_in_checkpoint:
                 raise Killed
@@ -341,11 +343,46 @@ def test_a_stop_wish_is_a_checkpoint_and_then_left(uninterrupted: Attempt, place
     assert same(second, uninterrupted)
 
 
-def test_a_stop_wish_at_the_last_step_still_finishes(uninterrupted: Attempt, place: Path) -> None:
-    a = Attempt(place / "late", 1)
-    a.ctx.warn_at = STEPS
-    assert a.go().cause == "ok", a.message
-    assert same(a, uninterrupted)
+def test_a_stop_wish_at_the_last_step_leaves_its_candidate_to_the_next_attempt(
+    uninterrupted: Attempt, place: Path
+) -> None:
+    first = Attempt(place / "late", 1)
+    first.ctx.warn_at = STEPS
+    assert first.go().cause == "preempted"
+    assert first.checkpoints()[-1] == STEPS
+    second = Attempt(place / "late", 2).go()
+    assert (second.cause, second.steps(), second.whole["resumed_at"]) == ("ok", [], STEPS)
+    assert same(second, uninterrupted)
+
+
+@pytest.mark.parametrize("which", ["decoded", "unsharp", "candidate", "last candidate"])
+def test_a_stop_wish_while_it_is_measured(
+    which: str, uninterrupted: Attempt, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves before the next pair; the measurement is made again, whole, by the next attempt."""
+    pairs = SMALL["evaluation_pairs"]
+    wished = {"decoded": 1, "unsharp": pairs + 1, "candidate": 2 * pairs + 1, "last candidate": 3 * pairs + 1}[which]
+    looked = []
+    first = Attempt(place / f"measured-{which.replace(' ', '-')}", 1)
+
+    def look(frames: Any, index: int, **more: Any) -> Any:
+        looked.append(index)
+        return pair_of(frames, index, **more)
+
+    def between() -> None:
+        if len(looked) + 1 == wished:
+            first.ctx.stop()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "pair_of", look)
+        patch.setattr(module, "failpoint", lambda name: between() if name == "train.measuring" else None)
+        assert first.go().cause == "preempted"
+    assert len(looked) == wished - 1
+    kept = {"decoded": None, "unsharp": None, "candidate": 6, "last candidate": STEPS}[which]
+    assert max(first.checkpoints(), default=None) == kept
+    second = Attempt(place / f"measured-{which.replace(' ', '-')}", 2).go()
+    assert (second.cause, second.whole["resumed_at"]) == ("ok", kept), second.message
+    assert same(second, uninterrupted)
 
 
 def test_a_stop_wish_while_frames_are_encoded(place: Path) -> None:
@@ -416,30 +453,6 @@ def test_half_the_epochs_are_no_success(place: Path, monkeypatch: pytest.MonkeyP
     assert f"the step rows end at 6 and step {STEPS} was planned" in a.message
 
 
-@pytest.mark.parametrize("how", ["truncated", "flipped", "foreign key", "no manifest"])
-def test_a_checkpoint_that_is_not_whole_is_passed_over(how: str, uninterrupted: Attempt, place: Path) -> None:
-    root = place / how.replace(" ", "-")
-    first = Attempt(root, 1)
-    first.ctx.kill_at = 5
-    first.go()
-    newest = first.run.checkpoints / "4"
-    weights, manifest = newest / "weights.npy", newest / "manifest.json"
-    if how == "truncated":
-        weights.write_bytes(weights.read_bytes()[:-7])
-    elif how == "flipped":
-        data = bytearray(weights.read_bytes())
-        data[-1] ^= 1
-        weights.write_bytes(data)
-    elif how == "foreign key":
-        manifest.write_text(manifest.read_text().replace(KEY, "f" * 64))
-    else:
-        manifest.unlink()
-    second = Attempt(root, 2).go()
-    assert any("passed over" in line for line in second.logs)
-    assert (second.cause, second.whole["resumed_at"]) == ("ok", 2)
-    assert same(second, uninterrupted)
-
-
 def test_no_checkpoint_is_left(uninterrupted: Attempt, place: Path) -> None:
     first = Attempt(place / "none", 1)
     first.ctx.kill_at = 5
@@ -453,12 +466,157 @@ def test_no_checkpoint_is_left(uninterrupted: Attempt, place: Path) -> None:
 
 def test_a_whole_checkpoint_of_other_data_is_refused(uninterrupted: Attempt, place: Path) -> None:
     """Its seal is right and its key too, but what it was trained on is not what this job is given."""
-    other = Attempt(place / "other", 1, data_seed=3)
+    other = Attempt(place / "other-data", 1, data_seed=3)
     other.ctx.kill_at = 5
     other.go()
-    second = Attempt(place / "other", 2).go()
-    assert any("another data" in line and "starts over" in line for line in second.logs)
+    second = Attempt(place / "other-data", 2).go()
+    refused = [line for line in second.logs if "passed over" in line]
+    assert [step_in(line) for line in refused] == other.checkpoints()[::-1] == [4, 2]
+    assert all("another data" in line for line in refused)
+    assert sum("starts over" in line for line in second.logs) == 1
+    assert (second.cause, second.whole["resumed_at"]) == ("ok", None)
     assert same(second, uninterrupted)
+
+
+def step_in(line: str) -> int:
+    """Of which step's checkpoint a line of the log speaks."""
+    found = re.search(r"(?:checkpoints/|step )(\d+)", line)
+    assert found, line
+    return int(found[1])
+
+
+def seal_again(folder: Path, **changed: Any) -> None:
+    """Give a checkpoint the seal of what lies in it now: every byte of it verifies, whatever it says."""
+    manifest = read_json(folder / "manifest.json")
+    files = {name: [sha256_file(folder / name), (folder / name).stat().st_size] for name in manifest["files"]}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "files": files, **changed}))
+
+
+def spoil(folder: Path, how: str) -> str:
+    """Make a checkpoint one that cannot be gone on from; why the log should say that it was passed over."""
+    weights, said = folder / "weights.npy", folder / "state.json"
+    if how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-7])
+        return "differs from what was written"
+    if how == "flipped":
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(data)
+        return "differs from what was written"
+    if how in ("damaged tensor", "truncated tensor"):  # before it was sealed: only its own digest can tell
+        spoil(folder, "flipped" if how == "damaged tensor" else "truncated")
+        seal_again(folder)
+        return "does not match its digest" if how == "damaged tensor" else "weights.npy cannot be read"
+    if how == "foreign key":
+        seal_again(folder, key="f" * 64)
+        return "belongs to another job"
+    if how == "no manifest":
+        (folder / "manifest.json").unlink()
+        return "no readable manifest"
+    if how == "no measurements":
+        (folder / "measured.json").write_text('{"decoded": null}')
+        seal_again(folder)
+        return "does not say what was measured"
+    if how in ("no best weights", "no curves"):
+        if how == "no curves":
+            measured = json.loads((folder / "measured.json").read_text())
+            (folder / "measured.json").write_text(json.dumps({**measured, "course": {"terms": [], "epochs": []}}))
+        else:
+            (folder / "best.int8").write_bytes(b"half")
+            (folder / "manifest.json").write_text(
+                (folder / "manifest.json").read_text().replace('"files": {', '"files": {"best.int8": ["", 0], ')
+            )
+        seal_again(folder)
+        return "does not say what was measured"
+    state = json.loads(said.read_text())
+    if how == "no generator":
+        state["numpy_rng"] = {}
+        said.write_text(json.dumps(state))
+        seal_again(folder)
+        return "is not of format"
+    what = how.removeprefix("another ")
+    state[what] = "0" * 64
+    said.write_text(json.dumps(state))
+    seal_again(folder)
+    return how
+
+
+SPOILT = ["truncated", "flipped", "damaged tensor", "truncated tensor", "foreign key", "no manifest"]
+SPOILT += ["no measurements", "no best weights", "no curves", "no generator"]
+FOREIGN = ["another recipe", "another data", "another code"]
+
+
+@pytest.mark.parametrize(
+    "hows",
+    [
+        *([how] for how in [*SPOILT, *FOREIGN]),
+        ["another recipe", "flipped"],
+        ["no manifest", "damaged tensor", "foreign key"],
+        ["truncated tensor", "another code", "truncated", "another data"],
+    ],
+    ids=" then ".join,
+)
+def test_it_falls_back_to_the_newest_checkpoint_that_it_can_go_on_from(
+    hows: list[str], uninterrupted: Attempt, place: Path
+) -> None:
+    """The newest is spoilt by the first of `hows`, the one before by the second, and so on; each is named, and why."""
+    root = place / "spoilt" / "-".join(hows).replace(" ", "-")
+    shutil.copytree(place / "four" if (place / "four").exists() else four(place), root / "1", symlinks=True)
+    kept = [4, 3, 2, 1]
+    whys = [spoil(root / "1" / "checkpoints" / str(step), how) for step, how in zip(kept, hows, strict=False)]
+    second = Attempt(root, 2, checkpoint_seconds=0).go()
+    said = [line for line in second.logs if "passed over" in line]
+    assert [step_in(line) for line in said] == kept[: len(hows)]
+    assert all(why in line for why, line in zip(whys, said, strict=True)), said
+    left = kept[len(hows)] if len(hows) < len(kept) else None
+    assert (second.cause, second.whole["resumed_at"]) == ("ok", left), second.message
+    assert sum("starts over" in line for line in second.logs) == (left is None)
+    assert any("going on from" in line for line in second.logs) == (left is not None)
+    assert second.steps() == list(range((left or 0) + 1, STEPS + 1))
+    assert same(second, uninterrupted)
+
+
+def four(place: Path) -> Path:
+    """An attempt that was killed with four checkpoints."""
+    first = Attempt(place / "killed-at-four", 1, checkpoint_seconds=0)
+    first.ctx.kill_at = 5
+    first.go()
+    assert first.checkpoints() == [1, 2, 3, 4]
+    first.run.path.rename(place / "four")
+    return place / "four"
+
+
+def test_of_two_attempts_the_newest_step_counts_then_the_older_one(uninterrupted: Attempt, place: Path) -> None:
+    root = place / "two"
+    shutil.copytree(place / "four" if (place / "four").exists() else four(place), root / "1", symlinks=True)
+    second = Attempt(root, 2, checkpoint_seconds=0)
+    second.ctx.kill_at = 6
+    assert isinstance(second.go().caught, Killed)
+    assert second.checkpoints() == [5], second.logs
+    spoil(second.run.checkpoints / "5", "another code")
+    third = Attempt(root, 3).go()
+    assert (third.cause, third.whole["resumed_at"]) == ("ok", 4)
+    assert any("step 5 of attempt 2" in line for line in third.logs)
+    assert any("step 4 of 8, of attempt 1" in line for line in third.logs)
+    assert same(third, uninterrupted)
+
+
+def test_only_the_newest_checkpoints_are_kept(uninterrupted: Attempt, place: Path) -> None:
+    few = Attempt(place / "few", 1, checkpoint_seconds=0, keep_checkpoints=2)
+    seen: list[list[int]] = []
+    say = few.ctx.metrics
+
+    def metrics(step: int, **values: Any) -> None:
+        seen.append(few.checkpoints())
+        say(step, **values)
+
+    few.ctx.metrics = metrics  # type: ignore[method-assign]
+    assert few.go().cause == "ok"
+    assert few.checkpoints() == [STEPS - 1, STEPS]
+    assert max(map(len, seen)) == 2
+    assert same(few, uninterrupted)
+    with pytest.raises(ValidationError, match="keep_checkpoints"):
+        TrainParams(**{**SMALL, "keep_checkpoints": 1})
 
 
 def test_starts(uninterrupted: Attempt, place: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from core.home import Home
 from core.journal.query import Attempt, Job, Sweep
 from core.live import LiveAttempt
 from core.states import AttemptState, JobState, LaneState
-from lab.tui.facts import Detail, Holding, JournalFacts, LaneFact, Snapshot, SweepFact, Usage, Want
+from lab.tui.facts import Detail, Holding, JournalFacts, LaneFact, Series, Snapshot, SweepFact, Usage, Want
 
 NOW = 1_790_000_000.0
 CLOCK = "14:03:22"
@@ -189,6 +189,33 @@ def with_cells(snapshot: Snapshot) -> Snapshot:
                 lane="local" if state is S.RUNNING else None, attempts=int(state is not S.QUEUED), **failed)
         )  # fmt: skip
     return replace(snapshot, journal=replace(snapshot.journal, cells={430: tuple(cells)}))
+
+
+BRANCHES = tuple(
+    f"long{epochs}_qat_ema_alpha{alpha}_h{h}" for alpha in (10, 20) for h, epochs in ((16, 500), (32, 500), (16, 1000))
+)
+
+
+def with_branches() -> Snapshot:
+    """A sweep of six trainings is selected: four run, one is through, one goes on after its lane was lost."""
+    axes = (("alpha", (10.0, 20.0)), ("h", (16, 32)), ("epochs", (500, 1000)))
+    counts = {S.RUNNING: 4, S.SUCCEEDED: 1, S.FAILED: 1}
+    fact = SweepFact(Sweep(500, 6, 6, True, None, None, axes, True), counts, "not-finite: the loss is no number", 506)
+    sweep = job(500, state=S.RUNNING, name="alpha×h×epochs 2×2×2", began=7200.0, cells=6)
+    series = []
+    for n, label in enumerate(BRANCHES):
+        xs = tuple(float(x) for x in range(190, 9501 if n == 0 else 5900 - 500 * n, 190))
+        values = tuple(4.2 - 0.2 * n + 9 * math.exp(-x / (900 + 250 * n)) + 0.15 * math.sin(x / 150 + n) for x in xs)
+        steps = tuple(float(x) for x in range(1, int(xs[-1]), 19))
+        training = tuple(4.5 - 0.2 * n + 10 * math.exp(-x / (800 + 250 * n)) for x in steps)
+        curves = {"evaluation_value": (xs, values), "training_value": (steps, training)}
+        state = S.SUCCEEDED if n == 0 else S.FAILED if n == 5 else S.RUNNING
+        series.append(Series(501 + n, label, state, curves))
+    snapshot = scene()
+    facts = replace(
+        snapshot.journal, jobs=(sweep, *snapshot.journal.jobs), sweeps={**snapshot.journal.sweeps, 500: fact}
+    )
+    return replace(snapshot, journal=facts, detail=Detail(sweep, sweep=fact, series=tuple(series)))
 
 
 class Still:

@@ -18,7 +18,7 @@ from lab.tui.marks import Marks
 from lab.tui.model import Choices, JobRow
 from lab.tui.spans import changed, fitted, text_of, width_of
 from lanes.switched import NOT_YET
-from tests.lab.tui.scene import NOW, job, news, scene, with_cells
+from tests.lab.tui.scene import NOW, job, news, scene, with_branches, with_cells
 
 S = JobState
 MARKS = Marks()
@@ -234,6 +234,34 @@ def test_which_metric_is_shown() -> None:
     assert panes.chosen(replace(detail, curves={}), "lr") == ""
 
 
+def test_the_curve_of_a_training_is_one_of_its_values_while_it_is_one() -> None:
+    detail = scene().detail
+    assert detail is not None
+    two, one_only = ((1.0, 2.0), (3.0, 4.0)), ((1.0,), (3.0,))
+    training = {"ema_distance": two, "rate": two, "seconds": two, "training_value": two}
+    assert panes.chosen(replace(detail, curves={**training, "evaluation_value": two}), "") == "evaluation_value"
+    assert panes.chosen(replace(detail, curves={**training, "evaluation_value": one_only}), "") == "training_value"
+    assert panes.chosen(replace(detail, curves={"x_value": one_only, "a": two}), "") == "x_value"
+    assert panes.chosen(replace(detail, curves={"b": two, "a": two}), "") == "a"
+
+
+def test_names_of_branches_that_are_too_long_keep_what_tells_them_apart() -> None:
+    names = ["long500_qat_ema_alpha10_h16 seed=1", "long500_qat_ema_alpha20_h16 seed=1"]
+    detail = with_branches().detail
+    assert detail is not None
+    series = tuple(replace(one, label=name) for one, name in zip(detail.series, names, strict=False))
+
+    def legend(width: int) -> str:
+        shown = replace(detail, series=series)
+        return "\n".join(text_of(line) for line in panes.detail_lines(shown, width, 40, 0.0, "", Marks()))
+
+    assert all(name in legend(60) for name in names)
+    assert "alpha10 " in legend(40)
+    assert "alpha20 " in legend(40)
+    assert "seed" not in legend(40)
+    assert "and 4 more cells" in legend(40)
+
+
 def test_a_hostile_name_cannot_leave_its_cell() -> None:
     snapshot = one(job(1, name="x\x1b]0;t\x07\x1b[2J\nsecond\u202e"))
     assert row(1, snapshot).label.isprintable()
@@ -276,6 +304,21 @@ def test_a_rising_line_rises_and_a_flat_one_lies_in_the_middle() -> None:
     assert flat[1].strip() != ""
     assert plot.curve([], [], 3, 1) == ["   "]
     assert plot.curve([0, 1], [0, 1], 2, 2, unicode=False) == [" *", "* "]
+
+
+def test_curves_in_one_frame_keep_their_owners_and_their_letters() -> None:
+    up, down = ([0.0, 1.0], [0.0, 1.0]), ([0.0, 1.0], [1.0, 0.0])
+    drawn = plot.curves([up, down], 5, 3, letters="ab")
+    assert [len(row) for row in drawn] == [5, 5, 5]
+    assert (drawn[0][4], drawn[2][4]) == (("a", 0), ("b", 1))
+    assert (drawn[2][0][1], drawn[0][0][1]) == (0, 1)
+    assert drawn[0][2] == (" ", -1)
+    # Both end at one point: both letters are there. Not a number, or nothing, is no curve and no letter.
+    both = plot.curves([up, up, ([], []), ([math.nan], [1.0])], 5, 3, letters="abcd")
+    letters = {cell for row in both for cell in row if cell[0].isalpha()}
+    assert letters == {("a", 0), ("b", 1)}
+    assert plot.curves([up], 5, 3)[0][4][0] != "a"
+    assert plot.curves([], 2, 1) == [[(" ", -1), (" ", -1)]]
 
 
 def test_what_failed_is_seen_in_a_bar_however_little_it_is() -> None:

@@ -16,25 +16,27 @@ from rich.style import Style
 
 from core.home import Home
 from lab.tui.app import TopApp
-from tests.lab.tui.scene import CLOCK, Still, scene, with_cells
+from tests.lab.tui.scene import CLOCK, Still, scene, with_branches, with_cells
 
 PICTURES = Path(__file__).parent / "pictures"
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
-SIZES = {"80x24": (80, 24), "200x50": (200, 50)}
+SIZES = {"80x24": (80, 24), "120x40": (120, 40), "200x50": (200, 50)}
 CASES = [
-    *((f"{theme}-{size}", theme, size, ()) for theme in ("dark", "light") for size in SIZES),
+    *((f"{theme}-{size}", theme, size, ()) for theme in ("dark", "light") for size in ("80x24", "200x50")),
     ("mono-80x24", "mono", "80x24", ()),
     ("contrast-80x24", "contrast", "80x24", ()),
     ("cells-80x24", "dark", "80x24", ("down", "down", "down", "enter")),
     ("help-80x24", "dark", "80x24", ("question_mark",)),
     ("cancel-80x24", "light", "80x24", ("c",)),
+    *((f"branches-{size}", "dark", size, ("down",) * 4) for size in SIZES),
+    ("branches-mono-80x24", "mono", "80x24", ("down",) * 4),
 ]
 
 
-def picture(theme: str, size: tuple[int, int], keys: tuple[str, ...]) -> str:
+def picture(theme: str, size: tuple[int, int], keys: tuple[str, ...], *, branches: bool = False) -> str:
     async def run() -> str:
-        snapshot = with_cells(scene())
+        snapshot = with_branches() if branches else with_cells(scene())
         home = Home(Path("/home/ada/filters/.lab"))
         app = TopApp(home, theme=theme, reader=Still(snapshot), clock=CLOCK)
         async with app.run_test(size=size) as pilot:
@@ -85,7 +87,7 @@ def _named(style: Style | None) -> str:
 
 @pytest.mark.parametrize(("name", "theme", "size", "keys"), CASES, ids=[c[0] for c in CASES])
 def test_the_screen_is_as_it_was_looked_at(name: str, theme: str, size: str, keys: tuple[str, ...]) -> None:
-    drawn = picture(theme, SIZES[size], keys)
+    drawn = picture(theme, SIZES[size], keys, branches=name.startswith("branches"))
     file = PICTURES / f"{name}.txt"
     if os.environ.get("LAB_PICTURES") == "new":
         PICTURES.mkdir(exist_ok=True)

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
+import lab.tui.curves
 from core.home import Home
 from core.journal import Event, Journal, Role, query
 from core.journal.store import Tx
 from core.live import LiveWriter
 from core.states import EventKind as K
 from core.states import JobState as S
-from lab.tui.facts import Want
+from lab.tui.curves import MOST_SERIES, Curves, Together
+from lab.tui.facts import Series, Want
 from lab.tui.feed import Looker, Paces
 from lab.tui.looking import LiveNews
 from lab.tui.reading import MOST_ENDED, MOST_QUEUED, JournalReader
@@ -332,6 +334,78 @@ def test_one_job_in_depth(home: Home, ask: Submit) -> None:
     assert queued.log_note == "nothing was printed: it has not started"
     assert looker.look(Want(selected=12345)).detail is None
     looker.close()
+    writer.close()
+
+
+def told(writer: LiveWriter, job: int, attempt: int, rows: list[dict[str, Any]], *, at: int = 0) -> None:
+    lines = [json.dumps(row) for row in rows]
+    report = {"job": job, "attempt": attempt, "phase": "running", "beat": 1, "metrics": lines, "metrics_from": at}
+    writer.write([report])
+
+
+def test_a_curve_goes_on_where_the_next_attempt_began(home: Home) -> None:
+    write(home, lambda tx: None)
+    writer = LiveWriter(home)
+    told(writer, 7, 1, [{"step": n, "epoch": n // 4, "loss": float(n)} for n in range(1, 21)])
+    curves = Curves()
+    curves.read(home, 7, 1)
+    assert list(curves.points) == ["loss"], "an epoch is no number to be drawn"
+    assert curves.points["loss"][0][-1] == 20.0
+    # From the checkpoint of step 10: the steps beyond are made once more, with other numbers here.
+    told(writer, 7, 2, [{"step": 11, "loss": 110.0}])
+    curves.read(home, 7, 2)
+    assert curves.points["loss"] == ((*map(float, range(1, 11)), 11.0), (*map(float, range(1, 11)), 110.0))
+    told(writer, 7, 2, [{"step": 12, "loss": 120.0}], at=1000)
+    curves.read(home, 7, 2)
+    assert curves.points["loss"][1][-2:] == (110.0, 120.0)
+    # Whoever comes later sees the same, and an attempt that started over leaves nothing of those before.
+    late = Curves()
+    late.read(home, 7, 2)
+    assert late.points == curves.points
+    told(writer, 7, 3, [{"step": 1, "loss": 5.0}])
+    curves.read(home, 7, 3)
+    assert curves.points["loss"] == ((1.0,), (5.0,))
+    writer.close()
+
+
+def test_the_cells_of_a_sweep_have_a_curve_each(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = add_sweep(home, MOST_SERIES + 4)
+    placed = {"nonce": "n", "grant": {"cores": 1}}
+
+    def start(job: int) -> None:
+        write(home, lambda tx: tx.append(K.PLACED, job=job, attempt=1, lane="local", data=placed))
+
+    writer = LiveWriter(home)
+    for job in (sweep + 2, sweep + 1):
+        start(job)
+        told(writer, job, 1, [{"step": n, "loss": float(job)} for n in range(3)])
+    together = Together()
+
+    def read(version: int) -> tuple[Series, ...]:
+        with Journal.open(home) as journal:
+            return together.read(home, journal.conn, sweep, version)
+
+    found = read(1)
+    assert [(one.job, one.label, one.curves["loss"][1]) for one in found] == [
+        (sweep + 1, "a=1", (sweep + 1.0,) * 3),
+        (sweep + 2, "a=2", (sweep + 2.0,) * 3),
+    ]
+    assert {one.state for one in found} == {S.RUNNING}
+    # Of many the first of those that run; one that has ended gives way, and is not read again.
+    ended = {"state": "succeeded", "cause": "ok", "reason": "", "undeclared": 0}
+    write(home, lambda tx: tx.append(K.JOB_ENDED, job=sweep + 1, data=ended))
+    assert [one.state for one in read(2)] == [S.SUCCEEDED, S.RUNNING]
+    asked: list[int] = []
+    real = lab.tui.curves.metric_rows
+    monkeypatch.setattr(
+        lab.tui.curves, "metric_rows", lambda h, job, *a, **k: asked.append(job) or real(h, job, *a, **k)
+    )
+    read(2)
+    assert asked == [sweep + 2]
+    for job in range(sweep + 3, sweep + MOST_SERIES + 3):
+        start(job)
+        told(writer, job, 1, [{"step": 1, "loss": 1.0}])
+    assert [one.job for one in read(3)] == list(range(sweep + 2, sweep + MOST_SERIES + 2))
     writer.close()
 
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from core.rundir import latest_checkpoint, seal_checkpoint
+from core.rundir import latest_checkpoint, seal_checkpoint, verify_checkpoint
 from lanes.agent import news
 from lanes.agent.trees import remove_tree
 from lanes.carrier import BadHarvest, NoRoom
 from lanes.carrier import copy as copy_module
+from lanes.context import RunContext
 from lanes.transport import LinkDown
 from tests.lanes.carrier.support import World, contents
 from tests.support import wait_for
@@ -344,6 +345,34 @@ def test_a_checkpoint_that_is_written_again_comes_again_and_a_dropped_one_goes(w
     rounds(world)
     world.carrier._mirror.checkpoints_round()
     assert sorted(os.listdir(here)) == ["2", "3"]
+
+
+def test_what_a_kind_lets_go_of_goes_here_too_and_is_never_called_damaged(world: World) -> None:
+    """A kind that keeps two, and a link that brings one now and then: two are here as soon as two came."""
+    run = begin(world)
+    spec = {"job": 1, "attempt": 1, "key": "key-1"}
+    ctx, here = RunContext(run, spec, None), world.head_run(1).checkpoints
+    seen = []
+    for step in range(1, 12):
+        with ctx.save_checkpoint(step, keep=2) as folder:
+            (folder / "state").write_text(f"state of {step}")
+        if step in (1, 4, 5, 9, 11):
+            rounds(world)
+            assert world.carrier._mirror.checkpoints_round()
+            seen.append(sorted(map(int, os.listdir(here))))
+    assert seen == [[1], [1, 4], [4, 5], [5, 9], [9, 11]]
+    assert all(verify_checkpoint(here / str(step), key="key-1")[0] for step in seen[-1])
+    assert world.said == []
+    # One goes while it is read: the newest that is left is brought, and nothing is said.
+    rounds(world)
+    with ctx.save_checkpoint(12, keep=2) as folder:
+        (folder / "state").write_text("state of 12")
+    rounds(world)
+    remove_tree(run.checkpoints / "12")
+    while world.carrier._mirror.checkpoints_round():
+        pass
+    assert sorted(map(int, os.listdir(here))) == [9, 11]
+    assert world.said == []
 
 
 @pytest.mark.parametrize("what", ["other job", "hostile", "damaged", "vanishes"])

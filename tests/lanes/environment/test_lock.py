@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -184,8 +185,13 @@ def test_which_file_is_the_projects_lock(tmp_path: Path) -> None:
 
 
 def test_this_installation_is_a_lock_for_the_kinds_of_the_roles(here: Target) -> None:
-    assert ours.kinds_of(("eval",)) == ("command", "kernel")
+    assert ours.kinds_of(("eval",)) == ("command", "kernel", "score")
     assert "parity" in ours.kinds_of(("eval", "promote"))
+    assert "train" in ours.kinds_of(("train",))
+    trains = {p.name for p in ours.pins(ours.kinds_of(("train",)), here).pins}
+    assert {"torch", "av", "pillow", "scipy", "scikit-image", "matplotlib"} <= trains
+    for name in ours.modules(ours.wanted(ours.kinds_of(ours.ROLES))):  # what is imported there to see that it works
+        assert importlib.util.find_spec(name) is not None, name
     lock = ours.pins(ours.kinds_of(("eval",)), here)
     names = {p.name for p in lock.pins}
     # What they use, and what that uses in turn; nothing of the rest.

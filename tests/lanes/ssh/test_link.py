@@ -50,6 +50,9 @@ STORE = """
             return value
         def give(self, size):
             return os.urandom(1) * size
+        def mark(self, path):
+            open(path, "x").close()
+            return True
         def fail(self):
             raise ValueError("no " + "x" * 10000)
         def odd(self):
@@ -168,61 +171,107 @@ def test_a_call_ends_at_its_own_limit_and_the_link_stays(sshd: Sshd, lane: Lanes
         assert transport.peer["epoch"] == epoch
 
 
-# Small before large.
+# Small before large. The wire is held until all is queued: what is sent first then is the queues' doing alone.
 
 
-def _upload(lane: Lanes, sshd: Sshd, tmp_path: Path, serve: Callable[[Server], Server], *, bulk: bool) -> float:
-    """Which part of 100 MB was sent when a call that came after them was answered."""
+def _behind_it(lane: Lanes, sshd: Sshd, tmp_path: Path, serve: Callable[[Server], Server], *, bulk: bool) -> float:
+    """Which part of an upload is sent behind a call that was made after it."""
     proxy = Proxy(sshd.port, room=64 << 10)
     serve(proxy)
-    size, count = 4 << 20, 25
+    size, count = 2 << 20, 6
     with shipped_store(STORE):
         transport = lane(sshd.settings(tmp_path, port=proxy.port, silence_s=60.0))
         transport.call("order", timeout_s=60)
         line = transport._line
         assert line is not None
-        with ThreadPoolExecutor(count) as pool:
-            before = line.sent_bytes
-            data = bytes(size)
-            jobs = [pool.submit(transport.call, "take", data, bulk=True, timeout_s=240) for _ in range(count)]
-            # All are queued, and the first is on its way.
-            wait_for(lambda: len(line._calls) == count and line.sent_bytes > before, "the upload to be under way")
-            assert transport.call("obey", 1, timeout_s=240, bulk=bulk) == 1
-            sent = (line.sent_bytes - before) / (size * count)
-            if not bulk:
-                assert not all(job.done() for job in jobs)
+        sent: list[bytes] = []
+        take = line._outbox.get
+
+        def noted(wait_s: float) -> bytes | None:
+            data = take(wait_s)
+            sent.extend([] if data is None else [data])
+            return data
+
+        line._outbox.get = noted  # type: ignore[method-assign]
+        proxy.flowing.clear()
+        with ThreadPoolExecutor(count + 1) as pool:
+
+            def queued(calls: int) -> None:
+                """`withdraw` is there when a call is in its queue."""
+                wait_for(
+                    lambda: len(now := list(line._calls.values())) == calls and all(c.withdraw for c in now),
+                    f"{calls} calls to be queued",
+                )
+
+            try:
+                data = bytes(size)
+                jobs = [pool.submit(transport.call, "take", data, bulk=True, timeout_s=240) for _ in range(count)]
+                queued(count)
+                late = pool.submit(transport.call, "obey", 1, timeout_s=240, bulk=bulk)
+                queued(count + 1)
+            finally:
+                proxy.flowing.set()
+            assert late.result() == 1
             assert [job.result() for job in jobs] == [size] * count
-    return sent
+    (place,) = (i for i, data in enumerate(sent) if b'"obey"' in data)
+    return sum(map(len, sent[place + 1 :])) / (size * count)
 
 
 def test_a_command_overtakes_an_upload(
     sshd: Sshd, lane: Lanes, tmp_path: Path, serve: Callable[[Server], Server]
 ) -> None:
-    assert _upload(lane, sshd, tmp_path, serve, bulk=False) < 0.5
+    assert _behind_it(lane, sshd, tmp_path, serve, bulk=False) > 0.5
 
 
-@pytest.mark.long
 def test_what_is_bulk_itself_waits_its_turn(
     sshd: Sshd, lane: Lanes, tmp_path: Path, serve: Callable[[Server], Server]
 ) -> None:
-    """The negative twin: the same call in the other queue comes last."""
-    assert _upload(lane, sshd, tmp_path, serve, bulk=True) >= 0.99
+    """The negative twin: the same call in the other queue comes last, but for signs of life."""
+    assert _behind_it(lane, sshd, tmp_path, serve, bulk=True) < 0.01
 
 
 def test_an_answer_overtakes_a_download(
     sshd: Sshd, lane: Lanes, tmp_path: Path, serve: Callable[[Server], Server]
 ) -> None:
     """At the lane's end too: small answers go before large ones, whether or not these were asked for as bulk."""
+    size, count = 2 << 20, 4
     proxy = Proxy(sshd.port, room=64 << 10)
     serve(proxy)
     with shipped_store(STORE):
         transport = lane(sshd.settings(tmp_path, port=proxy.port, silence_s=60.0))
         transport.call("order", timeout_s=60)
-        with ThreadPoolExecutor(8) as pool:
-            jobs = [pool.submit(transport.call, "give", 12 << 20, timeout_s=240) for _ in range(8)]
-            assert transport.call("obey", 1, timeout_s=240) == 1
-            assert not all(job.done() for job in jobs)
-            assert [len(job.result()) for job in jobs] == [12 << 20] * 8
+        line = transport._line
+        assert line is not None
+        come: list[int] = []
+        take, passed, go = line._take, [0], threading.Event()
+
+        def noted(message: dict[str, Any]) -> None:
+            come.append(len(str(message.get("ok"))))
+            take(message)
+
+        def held(data: bytes) -> bytes:
+            passed[0] += len(data)
+            if passed[0] > 256 << 10:
+                go.wait()
+            return data
+
+        line._take = noted  # type: ignore[method-assign]
+        proxy.change = held
+        with ThreadPoolExecutor(count + 1) as pool:
+            try:
+                jobs = [pool.submit(transport.call, "give", size, timeout_s=240) for _ in range(count)]
+                wait_for(lambda: passed[0] > 256 << 10, "the download to be under way")
+                mark = tmp_path / "obeyed"
+                late = pool.submit(transport.call, "mark", str(mark), timeout_s=240)
+                wait_for(mark.exists, "the command to reach the lane")
+                assert not any(job.done() for job in jobs)
+            finally:
+                go.set()
+            assert late.result() is True
+            assert [len(job.result()) for job in jobs] == [size] * count
+        large = [n for n in come if n >= size]
+        assert len(large) == count
+        assert come.index(len("True")) < come.index(large[-1]), "it waited for all of them"
 
 
 # Lost, and made again.
