@@ -41,7 +41,7 @@ def compare_(
                        autocompletion=completion.job_ids),
     ],
 ) -> None:  # fmt: skip
-    """Say how two jobs or sweeps and their results differ; or rank the cells of one sweep, or many jobs.
+    """Say how two jobs or sweeps differ; rank many: the cells of one sweep, or any jobs.
 
     Rows are matched by the axes and by the columns that name them. Differences are A minus B; where seeds or repeats
     are there, the spread within each side stands beside them.
