@@ -33,8 +33,8 @@ demo: $(READY)   ## run the main job and show its table
 
 # Lanes mostly wait: four processes side by side take a third of the time. Each has a folder of its own.
 NUMBERS := tests/core tests/kernels tests/jobs
-FAR     := tests/lanes/remote tests/lanes/test_lab_net.py
-PEOPLE  := tests/lab tests/lanes/test_kills.py tests/lanes/joined tests/lanes/ssh tests/lanes/carrier \
+FAR     := tests/lanes/remote tests/lanes/test_lab_net.py tests/lanes/test_kills.py
+PEOPLE  := tests/lab tests/lanes/joined tests/lanes/ssh tests/lanes/carrier \
            tests/lanes/environment
 test: $(READY)   ## all tests but the long ones
 	@logs=$$(mktemp -d); code=0; pids=; \
