@@ -30,11 +30,12 @@ from jobs.train.recipe import Recipe
 from kernels.devices import usable_cores
 
 PAIRS = 4
-# How far the losses of one step may be apart, relative: rounding, in the first steps; and after them. Sooner or later a
-# last bit decides whether a weight is rounded to one int8 number or its neighbour, and from there on two trainings of
-# one recipe are as far apart as this one weight makes them. The plain loop does that against itself on another number
-# of threads: from step 31 on by 2e-4 to 3e-4, at 128×128.
-FIRST, CLOSE, LATER = 8, 1e-6, 5e-2
+# How far the losses may be apart, relative: those of one step by rounding, in the first steps; after them the means of
+# one turn's steps. Sooner or later a last bit decides whether a weight is rounded to one int8 number or its neighbour,
+# and from there on two trainings of one recipe are as far apart as this one weight makes them: the plain loop from first
+# weights moved by 6e-8 of themselves is 0.8 to 5.9 % from itself within 186 steps, at 128×128, in means of 31 steps up to
+# 4.4 % (four draws). So only the first steps can be compared to rounding; the means are there to see another training.
+FIRST, CLOSE, LATER = 8, 1e-6, 1e-1
 
 
 def main(argv: list[str]) -> int:
@@ -70,17 +71,19 @@ def measure(height: int, width: int, h: int, threads: int, steps: int, turns: in
         turns, plain=counted(used["plain"], lambda: plain.run(steps)), ours=counted(used["ours"], ours.turn)
     )
     ours.end()
-    apart = np.abs(np.array([row.value for row in ours.seen]) / np.array(plain.losses) - 1)
-    first, later = apart[:FIRST].max(), apart.max()
+    ours_losses, losses = np.array([row.value for row in ours.seen]), np.array(plain.losses)
+    apart = np.abs(ours_losses / losses - 1)
+    means = np.abs(ours_losses.reshape(-1, steps).mean(axis=1) / losses.reshape(-1, steps).mean(axis=1) - 1)
+    first, later = apart[:FIRST].max(), means.max()
     if not (first <= CLOSE and later <= LATER):
         raise SystemExit(
-            f"the losses are up to {first:.2g} apart in the first {FIRST} steps ({CLOSE:g} is allowed) and {later:.2g}"
-            f" in all ({LATER:g} is allowed): these are two trainings"
+            f"the losses are up to {first:.2g} apart in the first {FIRST} steps ({CLOSE:g} is allowed) and their means"
+            f" over {steps} steps {later:.2g} ({LATER:g} is allowed): these are two trainings"
         )
     pixels = f"{width}×{height}, h{h}, {threads} threads, {PAIRS} pairs a step"
     table(
         f"{steps} training steps of {pixels}; losses {plain.losses[0]:.3f} to {plain.losses[-1]:.3f}, at most"
-        f" {first:.1e} apart in the first {FIRST}, {later:.1e} in all {len(apart)}",
+        f" {first:.1e} apart in the first {FIRST}; means over {steps} at most {later:.1e}, of {len(apart)} in all",
         [
             (
                 name,
