@@ -28,7 +28,7 @@ CASES = {
     "no value": ("submit toy --set alpha", Exit.BAD_INPUT, ["--set", "NAME=VALUE"]),
     "missing input": ("submit toy --input nothing.csv", Exit.BAD_INPUT, ["nothing.csv", "does not exist"]),
     "impossible cores": ("submit toy --cores 4000", Exit.NO_RESOURCE, ["no lane", "4000"]),
-    "impossible resource": ("submit toy --resource telescope", Exit.NO_RESOURCE, ["telescope", "resources: [scorer, telescope]"]),
+    "impossible resource": ("submit toy --resource dish", Exit.NO_RESOURCE, ["dish", "resources: [scorer, dish]"]),
     "odd memory": ("submit toy --memory lots", Exit.BAD_INPUT, ["--memory", "lots", "2G"]),
     "odd cores": ("submit toy --cores two", Exit.BAD_INPUT, ["--cores", "two", "whole number"]),
     "odd time": ("submit toy --time-limit soon", Exit.BAD_INPUT, ["--time-limit", "soon", "90s"]),
