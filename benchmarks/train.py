@@ -32,9 +32,10 @@ from kernels.devices import usable_cores
 PAIRS = 4
 # How far the losses may be apart, relative: those of one step by rounding, in the first steps; after them the means of
 # one turn's steps. Sooner or later a last bit decides whether a weight is rounded to one int8 number or its neighbour,
-# and from there on two trainings of one recipe are as far apart as this one weight makes them. At 128×128 the plain
-# loop from first weights moved by 6e-8 of themselves is 0.8 to 5.9 % from itself within 186 steps, and means of 31 steps up
-# to 4.4 % (four draws). So only the first steps can be compared to rounding; the means would show another training.
+# and from there on two trainings of one recipe are as far apart as this one weight makes them. The plain loop from
+# first weights moved by 6e-8 of themselves is 0.8 to 5.9 % from itself within 186 steps of 128×128, and means of 31
+# steps up to 4.4 % (four draws). So only the first steps can be compared to rounding; the means would show another
+# training.
 FIRST, CLOSE, LATER = 8, 1e-6, 1e-1
 
 
