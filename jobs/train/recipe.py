@@ -21,7 +21,7 @@ DEVIATIONS = {
     "divide_by_own_length": "the last, short group of an epoch is a mean over its own pairs; the seed divided it by 4",
     "cut_largest": "every weight trains; the seed cut the gradient where |q| >= 127, so each tensor's largest did not",
 }
-_NAME = re.compile(r"long([1-9][0-9]*)_qat_ema_alpha([0-9]+(?:\.[0-9]+)?)_h([1-9][0-9]*)")
+_NAME = re.compile(r"long([1-9][0-9]*)_qat_ema_alpha([0-9]+(?:\.[0-9]+)?(?:e-[0-9]+)?)_h([1-9][0-9]*)")
 
 
 class RecipeRefused(ValueError):

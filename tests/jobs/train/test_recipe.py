@@ -84,7 +84,7 @@ def test_every_value_is_in_the_digest() -> None:
 
 def test_names() -> None:
     assert branch_name(500, 20.0, 32) == Recipe(h=32).name == "long500_qat_ema_alpha20_h32"
-    for branch in ((1000, 30.0, 24), (500, 0.5, 16), (7, 12345678.0, 1), (7, 1e20, 1)):
+    for branch in ((1000, 30.0, 24), (500, 0.5, 16), (7, 12345678.0, 1), (7, 1e20, 1), (10, 1e-05, 4)):
         assert branch_of(branch_name(*branch)) == branch
     with pytest.raises(ValueError, match="no branch"):
         branch_of("long500_qat_alpha20_h32")
