@@ -234,7 +234,7 @@ def test_an_answer_overtakes_a_download(
     sshd: Sshd, lane: Lanes, tmp_path: Path, serve: Callable[[Server], Server]
 ) -> None:
     """At the lane's end too: small answers go before large ones, whether or not these were asked for as bulk."""
-    size, count = 2 << 20, 4
+    size, count = 8 << 20, 4  # more than there is room for on the way
     proxy = Proxy(sshd.port, room=64 << 10)
     serve(proxy)
     with shipped_store(STORE):
@@ -242,11 +242,11 @@ def test_an_answer_overtakes_a_download(
         transport.call("order", timeout_s=60)
         line = transport._line
         assert line is not None
-        come: list[int] = []
+        come: list[Any] = []
         take, passed, go = line._take, [0], threading.Event()
 
         def noted(message: dict[str, Any]) -> None:
-            come.append(len(str(message.get("ok"))))
+            come.append(message.get("ok"))
             take(message)
 
         def held(data: bytes) -> bytes:
@@ -269,9 +269,9 @@ def test_an_answer_overtakes_a_download(
                 go.set()
             assert late.result() is True
             assert [len(job.result()) for job in jobs] == [size] * count
-        large = [n for n in come if n >= size]
+        large = [at for at, answer in enumerate(come) if isinstance(answer, bytes) and len(answer) == size]
         assert len(large) == count
-        assert come.index(len("True")) < come.index(large[-1]), "it waited for all of them"
+        assert next(at for at, answer in enumerate(come) if answer is True) < large[-1], "it waited for all of them"
 
 
 # Lost, and made again.
