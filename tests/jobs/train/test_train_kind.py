@@ -316,6 +316,7 @@ def test_killed_while_the_last_candidate_is_measured(
     assert same(second, uninterrupted)
 
 
+@pytest.mark.long  # test_train_kills kills three times through the queue by default
 def test_a_real_kill(uninterrupted: Attempt, place: Path) -> None:
     """SIGKILL to a process of its own, at a step and inside a checkpoint."""
     for n, (name, at) in enumerate((("kill_at", 3), ("kill_in_checkpoint", 6)), 1):
