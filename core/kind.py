@@ -139,7 +139,11 @@ class Context(Protocol):
         ...
 
     def input(self, name: str) -> Path:
-        """The path of a declared input. Raises BadInput for a name that was not declared."""
+        """The path of a declared input. Raises BadInput for a name that was not declared, or whose file is absent."""
+        ...
+
+    def has_input(self, name: str) -> bool:
+        """Is there an input of this name? One that another job makes may be absent, where that job failed."""
         ...
 
     def expect(

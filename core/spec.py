@@ -61,8 +61,27 @@ class Limits(_Frozen):
     setup_s: float = Field(600.0, gt=0)
 
 
+class Made(_Frozen):
+    """Where an input comes from that another job makes.
+
+    Attributes:
+        key: of that job.
+        file: below its artifacts/; empty: all of it.
+        optional: where that job did not succeed, the input is absent.
+        label: what that job was called at the submit, for people; not in any key.
+    """
+
+    key: str
+    file: str = ""
+    optional: bool = False
+    label: str = ""
+
+
 class InputFile(_Frozen):
-    """One declared input, by content. `lane`: it lies there, at `path` on that lane, and was hashed there."""
+    """One declared input, by content. `lane`: it lies there, at `path` on that lane, and was hashed there.
+
+    One that another job makes (`made`) has neither path nor digest until an attempt starts: see lanes.freeze.
+    """
 
     name: str
     path: str  # absolute, on the head (or on `lane`)
@@ -71,6 +90,7 @@ class InputFile(_Frozen):
     size: int
     tree: bool = False  # a folder: sha256 is over its sorted listing of names and digests
     lane: str | None = None
+    made: Made | None = None
 
 
 class CodeRef(_Frozen):
@@ -129,7 +149,7 @@ def key_parts(spec: JobSpec | dict[str, Any], params: dict[str, Any]) -> dict[st
     return {
         "kind": f"{s['kind']} v{s['version']}",
         "parameters": params,
-        "inputs": {i["name"]: [i["sha256"], i["dest"]] for i in s["inputs"]},
+        "inputs": {i["name"]: _identity(i) for i in s["inputs"]},
         "code": [s["code"]["digest"], s["code"]["subdir"]] if s["code"] else None,
         "kind code": s["kind_code"]["digest"],
         "packages": s["packages"],
@@ -137,6 +157,14 @@ def key_parts(spec: JobSpec | dict[str, Any], params: dict[str, Any]) -> dict[st
         "environment": s["env"],
         "outputs": sorted(s["outputs"]),
     }
+
+
+def _identity(item: dict[str, Any]) -> list[Any]:
+    """What an input is: its bytes; or, where a job of known key makes it, that job and the file."""
+    made = item.get("made")
+    if not made:
+        return [item["sha256"], item["dest"]]
+    return [made["key"], item["dest"], made["file"], "any" if made["optional"] else "ok"]
 
 
 def key_of(spec: JobSpec | dict[str, Any], params: dict[str, Any]) -> str:

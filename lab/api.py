@@ -98,10 +98,14 @@ class Lab:
         retries: Mapping[str, int] | None = None,
         allow_undeclared: Sequence[str | Path] = (),
         on_unreachable: str = "wait",
+        takes: Mapping[str, Job | int | tuple[Job | int, str]] | None = None,
         cwd: str | Path | None = None,
         **parameters: Any,
     ) -> Job:
         """Submit one job. Its parameters are keyword arguments; one called like an option here goes to `params`.
+
+        Args:
+            takes: inputs that other jobs make, by name: a job (all its files) or (job, FILE). It waits for those jobs.
 
         Returns:
             The job that answers: a new one, or the one that did the same before (`job.answer` says which).
@@ -130,6 +134,7 @@ class Lab:
             retries=retries,
             allow_undeclared=allow_undeclared,
             on_unreachable=on_unreachable,
+            takes=takes,
         )
         self._refuse_study(request)
         return self._submit([request], cwd)[0]

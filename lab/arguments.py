@@ -16,6 +16,7 @@ _SLURM = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", re.IGNORECASE)
 _MEMORY_UNITS = {"": 1.0, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0 * 1024}
 _RANGE = re.compile(r"(?:(\d+)\.)?(\d+)(?:-(\d+))?")
+_STUDY = re.compile(r"[A-Za-z_][A-Za-z0-9_.+-]*")
 _MOST_IDS = 100_000
 
 
@@ -51,19 +52,26 @@ def memory_mb(text: str, option: str) -> int:
 
 @dataclass(frozen=True)
 class Ids:
-    """The jobs that one word names: `first` to `last`; with `sweep` these are numbers of its cells, counted from 1."""
+    """The jobs that one word names: `first` to `last`; with `sweep` these are numbers of its cells, counted from 1.
+
+    With `study` it is the name of one, and of all of its jobs.
+    """
 
     first: int
     last: int
     sweep: int | None = None
+    study: str = ""
 
 
 def ids(words: Sequence[str] | None) -> tuple[Ids, ...]:
-    """What words such as `12`, `12-20`, `17.3` and `17.3-9` name (see `selection.resolve` for the jobs)."""
+    """What words such as `12`, `12-20`, `17.3`, `17.3-9` and `dose` name (see `selection.resolve` for the jobs)."""
     out = []
     for word in words or ():
         for piece in word.split(","):
             found = _RANGE.fullmatch(piece.strip())
+            if not found and _STUDY.fullmatch(piece.strip()):
+                out.append(Ids(0, 0, study=piece.strip()))
+                continue
             if not found:
                 raise BadInput(
                     f"{piece!r} is not a job id",
@@ -85,6 +93,8 @@ def job_ids(words: Sequence[str] | None) -> tuple[int, ...]:
     """Job ids in the order given, each once: `12`, or a range `12-20`. For cells `17.3` see `selection.resolve`."""
     out: dict[int, None] = {}
     for each in ids(words):
+        if each.study:
+            raise BadInput(f"{each.study!r} is not a job id", hint="give a number such as 17, or a range such as 17-20")
         if each.sweep is not None:
             raise BadInput(
                 f"{each.sweep}.{each.first} names a cell of a sweep, which is not understood here",

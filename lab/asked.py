@@ -15,6 +15,7 @@ from core.grid import Grid
 from core.kind import Kind
 from core.spec import Expectation, Limits, Needs
 from core.states import Cause, Cond
+from core.study import Take
 from lab.arguments import duration, memory_mb
 from lab.files import names_below
 from lab.params import first_sentence, unknown_name
@@ -35,6 +36,7 @@ class Request:
         inputs: `[NAME=]PATH[:DEST]`, relative to where the submit is made; `[NAME=]LANE:/PATH[:DEST]` on that lane.
         code: the code root; None: the repository around, or the folder itself; "none": no code.
         after: `ok:ID`, `any:ID`, `ID`; in a jobs file also names.
+        takes: inputs that other jobs make, of this submit by name or of the journal by id; it waits for those.
         idem: `--key`: the same key is never submitted twice.
         force: run even if the answer is there.
         where: file and line, for errors.
@@ -42,6 +44,8 @@ class Request:
         words: of axes that were typed, axis -> its values as typed (tried where the value read as YAML does not fit).
         at_once: how many cells may run at the same time; None: as many as fit.
         max_fails: once more cells than this have failed, no further one starts.
+        study: the study that it is a node of.
+        notes: what a person should know of it before and after the submit.
         admission: it is a step of the ladder of the lane that it needs; only `lab lane admit` asks for that.
     """
 
@@ -56,6 +60,7 @@ class Request:
     outputs: Sequence[str] = ()
     expect: Mapping[str, Any] = field(default_factory=dict)
     after: Sequence[str] = ()
+    takes: Sequence[Take] = ()
     idem: str | None = None
     priority: int = 0
     tags: Sequence[str] = ()
@@ -72,6 +77,8 @@ class Request:
     words: Mapping[str, Sequence[str]] = field(default_factory=dict)
     at_once: int | None = None
     max_fails: int | None = None
+    study: str = ""
+    notes: Sequence[str] = ()
     admission: bool = False
 
 

@@ -72,7 +72,7 @@ def ask(
     wanted = Selection.of(words, tag)
     with here.asking() as journal, journal.transaction() as tx:
         answers = [Answer(job, why_not(job)) for job in wanted.jobs(tx.conn, states=states)]
-        if tag is not None:  # means those that it can be asked of
+        if wanted.loose:
             answers = [a for a in answers if not a.why_not] or answers
         tx.extend(Event(kind, job=a.job.id, data={"by": _user()}) for a in answers if not a.why_not)
     wake(here.home)

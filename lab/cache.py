@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from core.home import Home
-from lab.answers import answers_for
+from lab.answers import Standing, answers_for
 
 
 @dataclass
@@ -29,19 +29,31 @@ class Found:
         return self.done.get(key) or self.live.get(key)
 
 
-def look_up(home: Home, conn: sqlite3.Connection, keys: Sequence[str], *, sure: bool = False) -> Found:
+def look_up(
+    home: Home, conn: sqlite3.Connection, keys: Sequence[str], *, sure: bool = False, standing: Standing | None = None
+) -> Found:
     """Finished and living jobs with these keys. Only finished ones are looked at more closely.
 
     Args:
         sure: of living ones only those that nobody holds, that wait for no other, and that no failure of others stops:
             a sweep that borrows a cell shares its fate.
+        standing: what is known already of jobs whose files others take; added to.
     """
     found = Found()
     for key, job_id in conn.execute(_LIVE.format(_SURE if sure else ""), (json.dumps(list(keys)),)):
         found.live.setdefault(key, job_id)
-    answers = answers_for(home, conn, keys)
+    answers = answers_for(home, conn, keys, standing=standing)
     found.done, found.why = answers.done, answers.why
     return found
+
+
+def live_after(conn: sqlite3.Connection, key: str, makers: Iterable[int]) -> int | None:
+    """The job with this key that is under way and waits, or waited, for all of `makers`: it takes their files."""
+    for (job_id,) in [r[1:] for r in conn.execute(_LIVE.format(""), (json.dumps([key]),))]:
+        waited = {int(r[0]) for r in conn.execute("SELECT needs FROM dep WHERE job = ?", (job_id,))}
+        if waited.issuperset(makers):
+            return int(job_id)
+    return None
 
 
 # A cell whose sweep is asked to end, or ends, is not under way.

@@ -11,11 +11,12 @@ from typing import Any
 
 from core import cluster
 from core.digests import Digests
-from core.fsio import walk_files
+from core.fsio import read_json, walk_files
 from core.home import Home
 from core.journal import query
 from core.journal.query import Job
 from core.live import read_lanes
+from core.made import made_inputs
 from core.spec import Needs, differing_parts, key_parts
 from core.states import Cond, EventKind, JobState, LaneState
 from lab.answers import answer_in_cache
@@ -34,6 +35,7 @@ from lanes.start import controller_alive
 _INTERPRETER = re.compile(r"(python|pypy|Rscript|julia|perl|ruby|node|bash|sh|zsh|env|uv|time)[0-9.]*")
 _LOOK_BACK = 300  # earlier jobs of the kind that are compared
 _NAMED = 5
+_MOST_INPUTS = 20
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def explain(home: Home, conn: sqlite3.Connection, job_id: int) -> Explanation:
         details.append(_undeclared(conn, job))
     details += _attempts(conn, job)
     details += _on_a_lane(spec)
+    details += _made(home, conn, job, spec)
     nearest, missed = _missed(home, conn, job, spec)
     return Explanation(job.id, job.state, sentence, details + missed, lane, nearest, lanes)
 
@@ -114,6 +117,38 @@ def _on_a_lane(spec: dict[str, Any]) -> list[str]:
     """Inputs that are not sent: why no other lane will do."""
     found = [i for i in spec["inputs"] if i.get("lane")]
     return [f"its input {i['name']} lies on {i['lane']} ({i['path']}): it can only run there" for i in found]
+
+
+def _made(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any]) -> list[str]:
+    """Inputs that other jobs make: what is waited for, and what was taken or absent."""
+    items = made_inputs(spec)
+    if not items:
+        return []
+    deps = {u.key: u for _, u in query.dependencies(conn, job.id)}
+    ran = read_json(home.run_dir(job.id, job.attempts).spec, {}) if job.attempts else {}
+    taken = {i["name"]: i["made"]["job"] for i in ran.get("inputs") or () if i.get("made")}
+    out = []
+    for item in items:
+        made, maker = item["made"], deps.get(item["made"]["key"])
+        what = f"its input {item['name']} is {made['file'] or 'all files'} of "
+        who = (
+            f"job {maker.id} ({maker.name})"
+            if maker is not None
+            else made["label"] or f"a job of key {made['key'][:8]}"
+        )
+        if item["name"] in taken:
+            out.append(
+                f"{what}{who if maker and maker.id == taken[item['name']] else 'job ' + str(taken[item['name']])}"
+            )
+        elif job.attempts:
+            out.append(f"its input {item['name']} was absent: {who} did not succeed")
+        elif maker is not None and _failed(maker):
+            out.append(f"{what}{who}, which {became(maker.state)}" + (": absent" if made["optional"] else ""))
+        else:
+            out.append(what + who + (f", which {became(maker.state)}" if maker is not None else ""))
+    if len(out) > _MOST_INPUTS:
+        return [*out[:_MOST_INPUTS], f"and {len(out) - _MOST_INPUTS} more inputs that other jobs make"]
+    return out
 
 
 def _so_far(home: Home, conn: sqlite3.Connection, job: Job) -> str:
@@ -174,7 +209,9 @@ def _waiting(
     waits = [u for _, u in query.dependencies(conn, job.id) if not u.state.terminal]
     if waits:
         more = f" and {len(waits) - 1} more" if len(waits) > 1 else ""
-        return f"{name} waits for job {waits[0].id}{more}, which {became(waits[0].state)}", None
+        made = [i["name"] for i in made_inputs(spec) if i["made"]["key"] == waits[0].key]
+        makes = f" and makes its input {' and '.join(made)}" if made else ""
+        return f"{name} waits for job {waits[0].id}{more}, which {became(waits[0].state)}{makes}", None
     rest_s = _rests(conn, job)
     if rest_s > 0 and controller_alive(home):
         return f"{name} starts again in {human.span(rest_s)}, after {job.reason}", None

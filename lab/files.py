@@ -11,7 +11,8 @@ from pathlib import Path
 from core.digests import Digests
 from core.errors import BadInput
 from core.fsio import safe_join
-from core.spec import InputFile
+from core.spec import InputFile, Made
+from core.study import Take
 from lab.resident import Look, Resident, hashed
 
 
@@ -68,6 +69,22 @@ def lane_inputs(items: Iterable[Resident], place: Place, look: Look, *, into_wor
     return [hashed(item, look, dest_of) for item in items]
 
 
+def made_inputs(takes: Iterable[tuple[Take, str, str]], place: Place, *, into_work: bool) -> list[InputFile]:
+    """The inputs that other jobs make: what they are is known when those have run.
+
+    Args:
+        takes: each with its maker's key, and with what that is called.
+        into_work: as with `declared_inputs`: then it lies under its name.
+    """
+    out = []
+    for take, key, label in takes:
+        _safe(take.name, "the name of an input")
+        dest = _inside_work(take.name, place, f"the input {take.name!r}") if into_work else None
+        made = Made(key=key, file=take.file, optional=take.optional, label=label)
+        out.append(InputFile(name=take.name, path="", dest=dest, sha256="", size=0, tree=not take.file, made=made))
+    return out
+
+
 def kind_inputs(found: Mapping[str, Path], place: Place, digests: Digests) -> list[InputFile]:
     """Hash the inputs that follow from a kind's parameters."""
     return [_hashed(name, place.cwd / path, None, digests, str(path)) for name, path in found.items()]
@@ -80,17 +97,21 @@ def refuse_twins(inputs: Iterable[InputFile]) -> None:
     for item in inputs:
         if item.name in names:
             raise BadInput(
-                f"two inputs are called {item.name!r}: {names[item.name]} and {item.path}",
+                f"two inputs are called {item.name!r}: {names[item.name]} and {_whence(item)}",
                 hint="name one of them with --input NAME=PATH",
             )
         if item.dest is not None and item.dest in places:
             raise BadInput(
-                f"two inputs would be put at work/{item.dest}: {places[item.dest]} and {item.path}",
+                f"two inputs would be put at work/{item.dest}: {places[item.dest]} and {_whence(item)}",
                 hint="say where with --input PATH:DEST",
             )
-        names[item.name] = item.path
+        names[item.name] = _whence(item)
         if item.dest is not None:
-            places[item.dest] = item.path
+            places[item.dest] = _whence(item)
+
+
+def _whence(item: InputFile) -> str:
+    return f"what {item.made.label} makes" if item.made is not None else item.path
 
 
 def names_below(names: Iterable[str], what: str) -> tuple[str, ...]:

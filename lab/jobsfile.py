@@ -6,6 +6,7 @@
   outputs: [table.csv]
 - kind: parity
   after: [ok:prepare]
+  takes: {table: prepare/table.csv}            # JOB or JOB/FILE; any:JOB/FILE where that job may also fail
   needs: {cores: 2, memory: 2G}
   limits: {time: 1h}
 - name: sweep
@@ -21,11 +22,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput
 from core.grid import Grid
+from core.states import Cond
+from core.study import Take
 from lab.gridwords import Axes
 from lab.params import unknown_name
 from lab.planning import Request
@@ -43,6 +48,7 @@ _FIELDS: dict[str, tuple[str, type]] = {
     "outputs": ("outputs", list),
     "expect": ("expect", dict),
     "after": ("after", list),
+    "takes": ("takes", dict),
     "key": ("idem", str),
     "priority": ("priority", int),
     "tags": ("tags", list),
@@ -82,7 +88,28 @@ def read_jobs(path: Path) -> list[Request]:
         raise BadInput(f"{path}:{line}: the file must be a list of jobs", hint="start each job with `- kind: NAME`")
     if not root.value:
         raise BadInput(f"{path}:1: there are no jobs in the file", hint="start each job with `- kind: NAME`")
-    return [_job(path, node) for node in root.value]
+    found = [_job(path, node) for node in root.value]
+    return [replace(r, takes=_takes(r, [other.name for other in found])) if r.takes else r for r in found]
+
+
+def _takes(request: Request, names: Sequence[str]) -> tuple[Take, ...]:
+    """`{NAME: [any:]JOB[/FILE]}`, where JOB may have slashes of its own."""
+    out = []
+    given: Mapping[str, Any] = request.takes  # type: ignore[assignment]
+    for name, word in given.items():
+        text = str(word).strip()
+        cond, colon, what = text.partition(":")
+        if not colon or cond not in set(Cond):
+            cond, what = str(Cond.OK), text
+        job = max((n for n in names if n and (what == n or what.startswith(f"{n}/"))), key=len, default="")
+        job = job or what.partition("/")[0]
+        if not job or isinstance(word, (bool, float, list, dict)):
+            raise BadInput(
+                f"{request.where}: the input {name!r} is taken from {word!r}", hint="write JOB/FILE, or any:JOB/FILE"
+            )
+        of: str | int = int(job) if job.isdigit() and job not in names else job
+        out.append(Take(name, of, what[len(job) + 1 :], cond == Cond.ANY))
+    return tuple(out)
 
 
 def read_sweep(path: Path) -> Request:
@@ -102,6 +129,8 @@ def read_sweep(path: Path) -> Request:
     request = _job(path, root)
     if request.grid is None:
         raise BadInput(f"{path}:{line}: the sweep has no `grid`", hint="add `grid: {NAME: [VALUE, VALUE]}`")
+    if request.takes:
+        raise BadInput(f"{path}:{line}: a sweep cannot take files of other jobs", hint="leave `takes` out")
     return request
 
 

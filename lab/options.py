@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
+    from core.study import Take
     from lab.asked import Request
     from lab.handles import Job
 
@@ -56,6 +57,7 @@ def request_of(
     retries: Mapping[str, int] | None = None,
     allow_undeclared: Sequence[str | Path] = (),
     on_unreachable: str = "wait",
+    takes: Mapping[str, Job | int | tuple[Job | int, str]] | None = None,
 ) -> Request:
     """The request for one job of `kind`."""
     from lab.asked import Request
@@ -72,6 +74,7 @@ def request_of(
         outputs=list(outputs),
         expect=expect or {},
         after=_after(after),
+        takes=_takes(takes or {}),
         idem=key,
         priority=priority,
         tags=list(tags),
@@ -89,6 +92,16 @@ def request_of(
 def _after(given: Sequence[Job | int | str] | Job | int | str) -> list[str]:
     each = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     return [x if isinstance(x, str) else str(x if isinstance(x, int) else x.id) for x in each]
+
+
+def _takes(given: Mapping[str, Job | int | tuple[Job | int, str]]) -> list[Take]:
+    from core.study import Take
+
+    out = []
+    for name, what in given.items():
+        job, file = what if isinstance(what, tuple) else (what, "")
+        out.append(Take(name, job if isinstance(job, int) else job.id, file))
+    return out
 
 
 def _inputs(given: Sequence[str | Path] | Mapping[str, str | Path]) -> list[str]:

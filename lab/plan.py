@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from core.home import Home
 from core.journal import Journal, Role, query
 from core.spec import InputFile, Needs
-from core.states import JobState
-from lab.answers import answer_in_cache
-from lab.cache import look_up
+from core.states import Cond, JobState
+from core.study import Take
+from lab.answers import Standing, answer_in_cache
+from lab.cache import live_after, look_up
 from lab.cells import Cell
 from lab.ordering import in_order
 from lab.planning import Prepared, PreparedSweep, Preparer, Request
@@ -43,6 +44,10 @@ class Planned:
         done, live: cells that finished jobs, and jobs that are under way, would answer.
         at_once: how many cells would run at the same time on the lanes as they are.
         lanes: all lanes for it (of a sweep for its first cell), where it should be done first in front.
+        live_id: the job under way that answers it.
+        after: what it waits for: ids in the journal, or names of other jobs of the same submit.
+        takes: of these, what it takes files of.
+        study: the study that it is a node of; `said` are its notes, of its first node.
     """
 
     kind: str
@@ -64,13 +69,36 @@ class Planned:
     live: int = 0
     at_once: int = 1
     lanes: tuple[Ranked, ...] = ()
+    live_id: int | None = None
+    after: tuple[tuple[Cond, int | str], ...] = ()
+    takes: tuple[Take, ...] = ()
+    study: str = ""
+    said: tuple[str, ...] = ()
 
     @property
     def to_run(self) -> int:
         """How many jobs would run."""
         if self.cells:
             return self.cells - self.done - self.live
-        return 0 if self.cached_id is not None else 1
+        return 0 if self.cached_id is not None or self.live_id is not None else 1
+
+
+@dataclass
+class Known:
+    """What is planned of jobs that others of the same submit take files of, and what the cache said of their keys."""
+
+    jobs: dict[str, Planned] = field(default_factory=dict)
+    standing: Standing = field(default_factory=dict)
+
+    def maker(self, conn: sqlite3.Connection, what: int | str) -> tuple[int | None, str]:
+        """(the job whose files are taken, why they will be others than those that are there)."""
+        if isinstance(what, int):
+            state = query.job(conn, what).state
+            return what, "" if state.terminal else f"job {what}, which has not ended"
+        found = self.jobs[what]
+        if found.cached_id is not None:
+            return found.cached_id, ""
+        return found.live_id, f"{what}, which {'has not ended' if found.live_id is not None else 'would run'}"
 
 
 def plan(home: Home, requests: Sequence[Request], *, cwd: Path) -> list[Planned]:
@@ -82,16 +110,20 @@ def plan(home: Home, requests: Sequence[Request], *, cwd: Path) -> list[Planned]
     journal = Journal.open(home, Role.READER) if home.journal.exists() else None
     try:
         with Preparer(home, cwd, journal, lanes=Lanes(home, start=False)) as preparer:
-            prepared = [preparer.prepare(r) for r in unfold(preparer, requests)]
-            in_order(prepared)
+            prepared = preparer.prepare_all(unfold(preparer, requests))
+            places = in_order(prepared)
             conn = journal.conn if journal else None
             speeds = read_ends(conn) if conn is not None else Speeds()
-            return [
-                _planned(home, conn, preparer.books, speeds, p)
-                if isinstance(p, Prepared)
-                else _planned_sweep(home, conn, preparer.books, speeds, p)
-                for p in prepared
-            ]
+            known = Known()
+            found: dict[int, Planned] = {}
+            for place in places:
+                p = prepared[place]
+                if isinstance(p, Prepared):
+                    found[place] = _planned(home, conn, preparer.books, speeds, p, known)
+                else:
+                    found[place] = _planned_sweep(home, conn, preparer.books, speeds, p)
+                known.jobs.setdefault(p.request.name, found[place])
+            return [found[place] for place in range(len(prepared))]
     finally:
         if journal is not None:
             journal.close()
@@ -211,24 +243,31 @@ def _where(books: dict[str, LaneBook], needs: Needs, lanes: Sequence[Ranked]) ->
 
 
 def _planned(
-    home: Home, conn: sqlite3.Connection | None, books: dict[str, LaneBook], speeds: Speeds, p: Prepared
+    home: Home, conn: sqlite3.Connection | None, books: dict[str, LaneBook], speeds: Speeds, p: Prepared, known: Known
 ) -> Planned:
     lanes = _lanes(conn, books, speeds, p, p.params)
     lane, why = _where(books, p.spec.needs, lanes)
     cached_id: int | None = None
+    live_id: int | None = None
     if conn is not None and not p.request.force:
-        job, reason = answer_in_cache(home, conn, p.key)
-        if job is not None:
+        job, reason = answer_in_cache(home, conn, p.key, standing=known.standing)
+        makers = [known.maker(conn, take.job) for take in p.request.takes]
+        anew = next((said for _, said in makers if said), "")
+        if job is not None and not anew:
             cached_id, lane, why = job.id, None, f"job {job.id} is the same and succeeded: nothing would run"
         else:
-            live = query.jobs(conn, states=(JobState.RUNNING, JobState.QUEUED, JobState.HELD), key=p.key)
-            if live:
-                lane, why = None, f"job {live[-1].id} is the same and {live[-1].state}: nothing new would run"
+            live = live_after(conn, p.key, [i if i is not None else -1 for i, _ in makers])
+            if live is not None:
+                live_id, lane = live, None
+                why = f"job {live} is the same and {query.job(conn, live).state}: nothing new would run"
+            elif job is not None:
+                why = f"{why} (job {job.id} is the same, but it takes files of {anew})"
             elif reason:
                 why = f"{why} ({reason})"
     likely = _likely(lane, lanes)
     expected = 0.0 if cached_id else likely.takes_s if likely is not None else None
-    return _plan_of(p, params=p.params, lane=lane, why=why, cached_id=cached_id, expected_s=expected, lanes=lanes)
+    found = {"lane": lane, "why": why, "cached_id": cached_id, "live_id": live_id, "expected_s": expected}
+    return _plan_of(p, params=p.params, lanes=lanes, **found)
 
 
 def _plan_of(p: Prepared | PreparedSweep, **found: Any) -> Planned:
@@ -243,5 +282,9 @@ def _plan_of(p: Prepared | PreparedSweep, **found: Any) -> Planned:
         code_files=len(user.entries) if user else 0,
         code_bytes=user.size if user else 0,
         notes=p.notes,
+        after=p.after,
+        takes=tuple(p.request.takes),
+        study=p.request.study,
+        said=tuple(p.request.notes),
         **found,
     )

@@ -30,8 +30,18 @@ from lab import asked, resident
 from lab.asked import Request
 from lab.capacity import lane_books, refuse_impossible
 from lab.cells import Cells, expand
-from lab.files import Place, declared_inputs, kind_inputs, lane_inputs, names_below, read_prefixes, refuse_twins
+from lab.files import (
+    Place,
+    declared_inputs,
+    kind_inputs,
+    lane_inputs,
+    made_inputs,
+    names_below,
+    read_prefixes,
+    refuse_twins,
+)
 from lab.params import check
+from lab.taking import Maker, makers, making_order, waits_for
 from lanes.ledger import LaneBook
 
 __all__ = ["Prepared", "PreparedSweep", "Preparer", "Request", "prepare", "store_code"]
@@ -110,6 +120,7 @@ class Preparer:
         self.cluster = cluster.load(home.cluster_file)
         self.books: dict[str, LaneBook] = lane_books(self.cluster, journal.conn if journal is not None else None)
         self.digests = Digests(home.digests)
+        self._conn = journal.conn if journal is not None else None
         self._kinds: dict[str, Kind] = {}
         self._kind_codes: dict[str, Snapshot] = {}
         self._roots: dict[tuple[Path, str], Snapshot] = {}
@@ -124,14 +135,29 @@ class Preparer:
     def close(self) -> None:
         self.digests.close()
 
-    def prepare(self, request: Request) -> Prepared | PreparedSweep:
+    def prepare_all(self, requests: Sequence[Request]) -> list[Prepared | PreparedSweep]:
+        """`prepare` each, what takes a file after what makes it: the key of the one is part of the other's."""
+        out: dict[int, Prepared | PreparedSweep] = {}
+        named: dict[str, Maker] = {}
+        for place in making_order(requests):
+            request = requests[place]
+            found = out[place] = self.prepare(request, named)
+            keeps = isinstance(found, Prepared) and not found.pooled
+            named.setdefault(request.name, Maker(found.key, request.name, found.kind.name, keeps))
+        return [out[place] for place in range(len(requests))]
+
+    def prepare(self, request: Request, named: Mapping[str, Maker] | None = None) -> Prepared | PreparedSweep:
         """Check everything that can be checked before the job exists. Writes nothing (but asks lanes for their data).
+
+        Args:
+            named: jobs of the same submit whose files it may take.
 
         Raises:
             LabError: one sentence, with `request.where` in front of it when there is one.
         """
         try:
-            return self._one(request) if request.grid is None else self._sweep(request)
+            made = makers(request, named or {}, self._conn)
+            return self._one(request, made) if request.grid is None else self._sweep(request)
         except LabError as error:
             if request.where and not error.message.startswith(request.where):
                 error.message = f"{request.where}: {error.message}"
@@ -143,10 +169,10 @@ class Preparer:
         self._kind_codes.clear()
         self._roots.clear()
 
-    def _one(self, request: Request) -> Prepared:
+    def _one(self, request: Request, made: Sequence[Maker]) -> Prepared:
         kind = self.kind(request.kind)
         params, plain = check(kind, request.params, literal=request.literal)
-        frame = self._frame(request, kind)
+        frame = self._frame(request, kind, made)
         spec = frame.spec_for(kind.inputs(params))
         data = spec.model_dump(mode="json")
         return Prepared(
@@ -160,7 +186,7 @@ class Preparer:
             after=frame.after,
             snapshots=frame.snapshots,
             notes=frame.notes,
-            pooled=kind.pooled and kind.pools(params),
+            pooled=kind.pooled and kind.pools(params) and not request.takes,
         )
 
     def _sweep(self, request: Request) -> PreparedSweep:
@@ -191,7 +217,7 @@ class Preparer:
             notes=(*frame.notes, *notes),
         )
 
-    def _frame(self, request: Request, kind: Kind) -> _Frame:
+    def _frame(self, request: Request, kind: Kind, made: Sequence[Maker] = ()) -> _Frame:
         # Cheap checks first, so that a typing error is not found after a gigabyte was hashed.
         needs = asked.read_needs({**kind.needs, **request.needs}, admission=request.admission)
         here, there = resident.split(request.inputs, self.cwd, self.cluster)
@@ -200,7 +226,7 @@ class Preparer:
         limits = asked.read_limits(request.limits)
         expect = asked.read_expect(request.expect, kind)
         outputs = names_below(request.outputs, "an output")
-        after = tuple(asked.read_after(word) for word in request.after)
+        after = waits_for([asked.read_after(word) for word in request.after], request.takes)
         retries = asked.read_retries(request.retries)
         on_unreachable = asked.read_unreachable(request.on_unreachable)
         env = asked.read_env(request.env)
@@ -209,6 +235,8 @@ class Preparer:
         place, user_code, notes = self._place(request, kind)
         declared = declared_inputs(here, place, self.digests, into_work=kind.user_code)
         declared += lane_inputs(there, place, self.lanes.look, into_work=kind.user_code)
+        taken = [(take, maker.key, maker.label) for take, maker in zip(request.takes, made, strict=True)]
+        declared += made_inputs(taken, place, into_work=kind.user_code)
         kind_code = self._kind_code(kind)
 
         def spec_for(found: Mapping[str, Path]) -> JobSpec:
@@ -319,7 +347,7 @@ def store_code(
         BadInput: code keeps changing while it is copied.
     """
     for _ in range(3):
-        now = list(prepared) if prepared is not None else [preparer.prepare(r) for r in requests]
+        now = list(prepared) if prepared is not None else preparer.prepare_all(requests)
         snapshots = {s.ref.store: s for p in now for s in p.snapshots}
         if all(s.store(preparer.home) for s in snapshots.values()):
             return now

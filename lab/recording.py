@@ -17,7 +17,8 @@ from core.journal import Event, Journal, Tx, query
 from core.journal.query import Job
 from core.spec import differing_parts, key_parts
 from core.states import Cond, EventKind, JobState
-from lab.cache import look_up
+from lab.answers import Standing
+from lab.cache import live_after, look_up
 from lab.cells import Cell
 
 Answer = Literal["new", "cached", "queued-already", "same-key"]
@@ -38,6 +39,7 @@ class Submitted:
         cells: those of them that are jobs of this sweep.
         done, live: those that finished jobs, and jobs that are under way, answer.
         lane: where the job that answers ran, or runs.
+        study: the study that it is a node of; `notes` are what that has to say, of its first node.
     """
 
     id: int
@@ -52,6 +54,8 @@ class Submitted:
     done: int = 0
     live: int = 0
     lane: str = ""
+    study: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def cached(self) -> bool:
@@ -69,6 +73,8 @@ class Draft:
     Attributes:
         cells: of a sweep, in the order of its grid; None: a job.
         specs: of cells that have one of their own, by digest.
+        takes: jobs whose files it takes: ids, or labels of this submit. They are in `after` too.
+        study: the study that it is a node of; of a rerun NAME@ID, as the job has it that it runs again.
     """
 
     kind: str
@@ -93,6 +99,8 @@ class Draft:
     axes: Sequence[tuple[str, Sequence[Any]]] = ()
     at_once: int | None = None
     max_fails: int | None = None
+    takes: tuple[str | int, ...] = ()
+    study: str = ""
 
 
 def record(journal: Journal, drafts: Sequence[Draft]) -> list[Submitted]:
@@ -118,7 +126,9 @@ class _Book:
         self._keys: dict[str, Submitted] = {}  # jobs and sweeps of this submit
         self._cells: dict[str, int] = {}  # cells of this submit
         self._idems: dict[str, tuple[Submitted, Draft]] = {}
-        self._labels: dict[str, int] = {}
+        self._labels: dict[str, Submitted] = {}
+        self._standing: Standing = {}
+        self._studies: dict[str, str] = {}  # name -> what the jobs of this submit have in common
 
     def take(self, draft: Draft) -> Submitted:
         try:
@@ -136,8 +146,8 @@ class _Book:
                 raise type(error)(f"{draft.where}: {error.message}", hint=error.hint) from None
             raise
         if draft.label:
-            self._labels[draft.label] = answer.id
-        return answer
+            self._labels[draft.label] = answer
+        return replace(answer, study=draft.study.partition("@")[0]) if draft.study else answer
 
     def _answer(self, draft: Draft) -> tuple[Submitted | None, str]:
         """The job that answers already, or None and, when one nearly did, why it runs again."""
@@ -149,15 +159,29 @@ class _Book:
         if draft.key in self._cells:
             job_id = self._cells[draft.key]
             return _said(draft, job_id, JobState.QUEUED, "queued-already", "it is also a cell of this submit"), ""
-        found = look_up(self._home, self._conn, [draft.key])
-        if draft.key in found.done:
+        found = look_up(self._home, self._conn, [draft.key], standing=self._standing)
+        makers = {what: self._maker(what) for what in draft.takes}
+        anew = next((what for what, (_, settled) in makers.items() if not settled), None)
+        if draft.key in found.done and anew is None:
             job = query.job(self._conn, found.done[draft.key])
             return replace(_of(job, "cached"), message=_elsewhere(draft, job)), ""
-        if draft.key in found.live:
-            job = query.job(self._conn, found.live[draft.key])
+        live = found.live.get(draft.key)
+        if makers and live is not None:  # one that takes the files of these very jobs
+            live = live_after(self._conn, draft.key, {i for i, _ in makers.values()})
+        if live is not None:
+            job = query.job(self._conn, live)
             return replace(_of(job, "queued-already"), message=self._kept(draft, job)), ""
         why = found.why.get(draft.key, "")
+        if draft.key in found.done:
+            why = f"job {found.done[draft.key]} is the same but {anew}, whose files it takes, runs again"
         return None, f"{why}: it runs again" if why else ""
+
+    def _maker(self, what: str | int) -> tuple[int, bool]:
+        """(the job whose files are taken, whether it has ended already)."""
+        if isinstance(what, str):
+            answer = self._labels[what]
+            return answer.id, answer.answer in ("cached", "same-key") and answer.state.terminal
+        return what, query.job(self._conn, what).state.terminal
 
     def _sweep(self, draft: Draft, after: list[list[str | int]], never: str) -> Submitted:
         """Record a sweep of the cells that no other job answers, unless one sweep answers them all."""
@@ -269,6 +293,9 @@ class _Book:
             "rerun_of": draft.rerun_of,
             "after": after,
         }
+        if draft.study:
+            word = draft.study if "@" in draft.study else f"{draft.study}@{job_id}"
+            data["study"] = self._studies.setdefault(draft.study, word)
         state = JobState.HELD if draft.held else JobState.QUEUED
         answer = _said(draft, job_id, state, "new", message)
         if cells is None:
@@ -317,7 +344,7 @@ class _Book:
                     raise BadInput(
                         f"`after` names {what!r}, which is neither a job id nor a job of this submit", hint="correct it"
                     )
-                job_id = self._labels[what]
+                job_id = self._labels[what].id
             else:
                 job_id = what
                 job = query.job(self._conn, job_id)  # NotFound: says which ids there are

@@ -1,4 +1,4 @@
-"""Which jobs a command means: ids, ranges, cells of sweeps, or a tag."""
+"""Which jobs a command means: ids, ranges, cells of sweeps, the name of a study, or a tag."""
 
 from __future__ import annotations
 
@@ -17,12 +17,18 @@ from lab.arguments import Ids
 def resolve(conn: sqlite3.Connection, words: Sequence[Ids]) -> tuple[int, ...]:
     """Job ids in the order given, each once. `17.3` is the third of the cells that sweep 17 runs itself.
 
+    The name of a study stands for the jobs of its newest submit.
+
     Raises:
+        BadInput: no study is called so.
         NotFound: for `17.3` where 17 is no sweep, or has not so many cells. Plain ids are not looked up.
     """
     out: dict[int, None] = {}
     for each in words:
         start = 0
+        if each.study:
+            out.update(dict.fromkeys(_of_study(conn, each.study)))
+            continue
         if each.sweep is not None:
             sweep = query.sweep(conn, each.sweep)
             start = sweep.id
@@ -34,6 +40,18 @@ def resolve(conn: sqlite3.Connection, words: Sequence[Ids]) -> tuple[int, ...]:
     return tuple(out)
 
 
+def _of_study(conn: sqlite3.Connection, name: str) -> list[int]:
+    from lab.named import members
+
+    found = members(conn, name)
+    if not found:
+        raise BadInput(
+            f"{name!r} is not a job id, and no study of that name was submitted",
+            hint="give a number such as 17, a range such as 17-20, or the name of a study",
+        )
+    return found
+
+
 def one(conn: sqlite3.Connection, word: str) -> int:
     """The one job that `word` names: `17` or `17.3`.
 
@@ -42,7 +60,7 @@ def one(conn: sqlite3.Connection, word: str) -> int:
         NotFound: there is no such cell.
     """
     found = arguments.ids([word])
-    if len(found) != 1 or found[0].first != found[0].last:
+    if len(found) != 1 or found[0].study or found[0].first != found[0].last:
         raise BadInput(f"{word!r} names several jobs, and one is wanted", hint="give one id, such as 17 or 17.3")
     return resolve(conn, found)[0]
 
@@ -63,6 +81,11 @@ class Selection:
         if not ids and not tag:
             raise BadInput("no job was named", hint="give ids such as 17 or 17-20, or --tag TAG")
         return Selection(ids, tag)
+
+    @property
+    def loose(self) -> bool:
+        """Not each job was named: those are meant that it can be asked of."""
+        return self.tag is not None or any(each.study for each in self.ids)
 
     def jobs(self, conn: sqlite3.Connection, *, states: tuple[JobState, ...]) -> list[Job]:
         """The jobs with these ids, in this order; or those with the tag that are in `states`, each sweep as one.

@@ -58,16 +58,19 @@ def nodes(study: Study, like: Request) -> list[Request]:
     Raises:
         BadInput: the study is not sound, or what was asked for cannot be said of a study.
     """
-    for word, given in (("inputs", like.inputs), ("outputs", like.outputs), ("expectations", like.expect)):
+    inputs = [*like.inputs, *like.takes]
+    for word, given in (("inputs", inputs), ("outputs", like.outputs), ("expectations", like.expect)):
         if given:
             raise BadInput(
                 f"{like.kind} is a study of several jobs, and {word} belong to one job", hint="leave them out"
             )
-    return [_request(node, like, f"{study.name}/") for node in study.nodes()]
+    out = [_request(node, like, f"{study.name}/") for node in study.nodes()]
+    return [replace(out[0], notes=(*like.notes, *study.notes)), *out[1:]]
 
 
 def _request(node: Node, like: Request, prefix: str) -> Request:
     after = tuple(f"{cond}:{prefix}{name}" for cond, name in node.after)
+    takes = tuple(replace(take, job=f"{prefix}{take.job}") for take in node.takes)
     return replace(
         like,
         kind=node.kind,
@@ -77,10 +80,13 @@ def _request(node: Node, like: Request, prefix: str) -> Request:
         limits={**like.limits, **node.limits},
         # What the study waits for, its first nodes wait for.
         after=after or tuple(like.after),
+        takes=takes,
         idem=f"{like.idem}/{node.name}" if like.idem is not None else None,
         literal=True,
         grid=node.grid,
         words={},
         at_once=node.at_once,
         max_fails=node.max_fails,
+        study=node.study,
+        notes=(),
     )

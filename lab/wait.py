@@ -21,7 +21,7 @@ from lab.logs import log_tail
 from lab.output import Page, Report, human
 from lab.output import job as look
 from lab.output import sweep as sweeps
-from lab.output.progress import Live, follower
+from lab.output.progress import MANY, Live, follower
 from lab.output.table import shorten
 from lab.session import Session
 
@@ -214,8 +214,12 @@ class _Reasons:
             with contextlib.suppress(LabError):  # a cluster.yaml that somebody is editing: no reason to stop waiting
                 why = why_waits(self._here.home, journal.conn, job)
             same = re.sub(r"[\d.,]+", "", why)
-            if why and "is about to start" not in why and self._said.get(job.id) != same:
-                self._said[job.id] = same
+            many = len(jobs) > MANY  # each of them says the same, and most wait for each other
+            about = 0 if many else job.id
+            if many and " waits for job " in why:
+                continue
+            if why and "is about to start" not in why and self._said.get(about) != same:
+                self._said[about] = same
                 self._here.out.remark(human.clean(why))
 
 

@@ -75,6 +75,7 @@ class RunContext:
         self.work = work or run.work
         self.artifacts = run.artifacts
         self._inputs = {str(i["name"]) for i in spec.get("inputs") or ()}
+        self._absent = {str(i["name"]): i for i in spec.get("absent") or ()}
         self._schemas = schemas
         self._tables: Tables | None = None
         self._plan: dict[str, Any] = {"rows": {}, "last_step": None, "artifacts": []}
@@ -86,10 +87,17 @@ class RunContext:
         self._stopping = False
 
     def input(self, name: str) -> Path:
+        if name in self._absent:
+            maker = (self._absent[name].get("made") or {}).get("label")
+            said = f"the job that makes it{f' ({maker})' if maker else ''} did not succeed"
+            raise BadInput(f"the input {name!r} is absent: {said}", hint="ask ctx.has_input before")
         if name not in self._inputs:
             known = ", ".join(sorted(self._inputs)) or "none"
             raise BadInput(f"no input is called {name!r}", hint=f"declared are: {known}")
         return self.dir.inputs / name
+
+    def has_input(self, name: str) -> bool:
+        return name in self._inputs
 
     def expect(
         self, *, rows: Mapping[str, int] | None = None, last_step: int | None = None, artifacts: Sequence[str] = ()

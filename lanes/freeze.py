@@ -11,7 +11,11 @@ from core.rundir import SPEC_VERSION
 
 
 def freeze(home: Home, job: Job, attempt: Attempt, spec: dict[str, Any], *, wake: str) -> dict[str, Any]:
-    """The frozen spec of one attempt. The same rows give the same spec: a start may be sent twice."""
+    """The frozen spec of one attempt. The same rows give the same spec: a start may be sent twice.
+
+    Args:
+        spec: as `lanes.taken` has it, when other jobs make inputs of it.
+    """
     code, kind_code = spec["code"], spec["kind_code"]
     # Of this job only: a rerun is another job and starts from nothing.
     checkpoints = [str(home.run_dir(job.id, n).checkpoints) for n in range(attempt.n - 1, 0, -1)]
@@ -27,6 +31,7 @@ def freeze(home: Home, job: Job, attempt: Attempt, spec: dict[str, Any], *, wake
         "key": job.key,
         "lane": attempt.lane,
         "inputs": spec["inputs"],
+        "absent": spec.get("absent", []),
         "code": {
             "digest": code["digest"],
             "path": str(home.code / code["store"]),

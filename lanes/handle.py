@@ -63,6 +63,12 @@ class LaneHandle:
         """Have the agent do something, in order, without waiting for it."""
         self._outbox.put((method, args, named))
 
+    def refuse_start(self, job: int, attempt: int, cause: str, reason: str) -> None:
+        """The attempt cannot start, and the head knows it already: as if the lane had said so."""
+        frozen = {"job": job, "attempt": attempt}
+        answer = {"ok": False, "cause": str(cause), "reason": reason}
+        self._inbox(("told", self.name, ("start", (frozen,), {}, answer)))
+
     def actor_pid(self) -> int:
         import ray
 

@@ -14,12 +14,14 @@ from core.cluster import Cluster
 from core.home import Home
 from core.journal import Event, Journal, query
 from core.journal.query import Attempt, Job
+from core.made import NotThere
 from core.spec import Needs
 from core.states import Cause, EventKind
 from lanes.freeze import freeze
 from lanes.handle import LaneHandle
 from lanes.later import RETRY_S
 from lanes.ledger import LaneBook
+from lanes.taken import with_made_inputs
 
 _SPECS = 256  # how many are kept parsed
 
@@ -122,6 +124,11 @@ class Mirror:
         handle = self.handles.get(attempt.lane)
         if handle is not None:
             spec = query.spec_of(self.journal.conn, job.spec)
+            try:
+                spec = with_made_inputs(self.home, self.journal.conn, job, spec)
+            except NotThere as error:
+                handle.refuse_start(job.id, attempt.n, Cause.STALE_INPUT, error.message)
+                return
             frozen = freeze(self.home, job, attempt, spec, wake=handle.socket)
             handle.tell("start", frozen, str(self.home.run_dir(job.id, attempt.n).path))
 

@@ -271,7 +271,7 @@ def _resubmit(frozen: dict[str, Any]) -> list[tuple[EventKind, dict[str, Any]]]:
         "kind": frozen["kind"],
         "entry": frozen["entry"],
         "version": 1,
-        "inputs": frozen["inputs"],
+        "inputs": [_as_submitted(item) for item in (*frozen["inputs"], *frozen.get("absent", ()))],
         "code": {
             "digest": code["digest"],
             "store": Path(code["path"]).name,
@@ -326,6 +326,15 @@ def _resubmit(frozen: dict[str, Any]) -> list[tuple[EventKind, dict[str, Any]]]:
         "after": [],
     }
     return [(EventKind.SPEC, {"digest": name, "data": json.dumps(spec)}), (EventKind.SUBMITTED, submitted)]
+
+
+def _as_submitted(item: dict[str, Any]) -> dict[str, Any]:
+    """An input as the spec had it before the attempt: of one that another job makes, not which bytes that were."""
+    made = item.get("made")
+    if not made:
+        return item
+    of = {name: value for name, value in made.items() if name not in ("job", "attempt")}
+    return {**item, "path": "", "sha256": "", "size": 0, "tree": not of["file"], "made": of}
 
 
 def _witness(home: Home) -> witness.Seen | None:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from core.states import Cond
 from lab.output import Column, Page, Report, human, lay_out
 from lab.output.ranking import ranking
 from lab.output.table import shorten
 from lab.plan import Planned
 
+_NAMED = 3  # jobs that another waits for
 _LONGEST = 600  # of the parameters: an axis may have a hundred thousand values
 
 
@@ -23,7 +25,7 @@ class PlanReport(Report):
     schema = "lab.plan/1"
 
     def json(self) -> dict[str, Any]:
-        return {"jobs": [_json(p) for p in self.planned]}
+        return {"jobs": [_json(p) for p in self.planned], "notes": self._notes()}
 
     def text(self, page: Page) -> Iterable[str]:
         columns = (
@@ -31,6 +33,7 @@ class PlanReport(Report):
             Column("KEY"),
             Column("LANE"),
             Column("TAKES", right=True),
+            *([Column("AFTER", shrink=True)] if self._waits else []),
             Column("WHAT WOULD HAPPEN"),
         )
         rows = [
@@ -39,6 +42,7 @@ class PlanReport(Report):
                 p.key[:8],
                 p.lane or "-",
                 _takes(p),
+                *([human.clean(_after(p))] if self._waits else []),
                 human.clean(_what(p)),
             )
             for p in self.planned
@@ -54,12 +58,24 @@ class PlanReport(Report):
         for p in self.planned:
             for note in p.notes:
                 yield page.paint(f"note: {human.clean(note)}", "warn")
+        for note in self._notes():
+            yield page.paint(f"note: {human.clean(note)}", "warn")
         jobs = sum(p.cells or 1 for p in self.planned)
         done = sum(p.done if p.cells else int(p.cached_id is not None) for p in self.planned)
-        live = sum(p.live for p in self.planned)
+        live = sum(p.live if p.cells else int(p.live_id is not None) for p in self.planned)
         said = f"{human.count(jobs, 'job')}, {done:,} answered already" + (f", {live:,} under way" if live else "")
+        if self._waits and jobs > done + live:
+            said += f", {jobs - done - live:,} to run"
         yield ""
         yield page.paint(f"{said}; {self._work()}. Nothing was submitted.", "dim")
+
+    @property
+    def _waits(self) -> bool:
+        """Does any of them wait for another?"""
+        return len(self.planned) > 1 and any(p.after for p in self.planned)
+
+    def _notes(self) -> list[str]:
+        return [note for p in self.planned for note in p.said]
 
     def _work(self) -> str:
         """How long it should take, where that is known."""
@@ -72,6 +88,17 @@ class PlanReport(Report):
         several = max(p.at_once for p in self.planned) if wall < total else 1
         share = f" ({human.span(wall)} with {several:,} at once)" if several > 1 else ""
         return f"about {human.span(total)} of work, by earlier runs{share}"
+
+
+def _after(p: Planned) -> str:
+    """What it waits for, within its study by the short names; `any` need only have ended."""
+    names = [str(what).removeprefix(f"{p.study}/") for _, what in p.after]
+    optional = [cond is Cond.ANY for cond, _ in p.after]
+    if len(names) > _NAMED:
+        some = f"{sum(optional)} of them may fail" if any(optional) and not all(optional) else ""
+        some = "all of which may fail" if all(optional) else some
+        return f"{names[0]}, {names[1]} and {len(names) - 2} more" + (f", {some}" if some else "")
+    return ", ".join(f"{name} (may fail)" if may else name for name, may in zip(names, optional, strict=True))
 
 
 def _takes(p: Planned) -> str:
@@ -93,6 +120,9 @@ def _details(page: Page, p: Planned) -> Iterable[str]:
     facts = [("parameters", params if len(params) <= _LONGEST else params[: _LONGEST - 3] + "...")]
     for i in p.inputs:
         where = f"{i.lane}:{i.path}" if i.lane else i.path
+        if i.made is not None:
+            facts.append(("input", f"{i.name}  {i.made.file or 'all files'} of {i.made.label}"))
+            continue
         facts.append(("input", f"{i.name}  {human.size(i.size)}  {i.sha256[:12]}  {where}"))
     if p.code:
         facts.append(("code", f"{human.count(p.code_files, 'file')}, {human.size(p.code_bytes)}, from {p.code}"))
@@ -121,6 +151,10 @@ def _json(p: Planned) -> dict[str, Any]:
         "cells": p.cells or None,
         "done": p.done,
         "live": p.live,
+        "live_id": p.live_id,
+        "after": [{"job": what, "must": "end" if cond is Cond.ANY else "succeed"} for cond, what in p.after],
+        "takes": [{"name": t.name, "job": t.job, "file": t.file, "optional": t.optional} for t in p.takes],
+        "study": p.study or None,
         "at_once": p.at_once,
         "lanes": [r.json() for r in p.lanes],
     }

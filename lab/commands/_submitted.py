@@ -18,6 +18,9 @@ from lab.output.table import shorten
 from lab.session import Session
 from lab.submission import Submitted
 
+_ROWS = 10  # jobs of one study that are named one by one
+_MESSAGES = 5
+
 
 @dataclass(frozen=True)
 class SubmitReport(Report):
@@ -35,18 +38,50 @@ class SubmitReport(Report):
     schema = "lab.submit/1"
 
     def json(self) -> dict[str, Any]:
-        return {"jobs": [_json(a) for a in self.answers]}
+        return {"jobs": [_json(a) for a in self.answers], "notes": self._notes()}
 
     def text(self, page: Page) -> Iterable[str]:
+        folded = self._folded()
+        for study, answers in folded.items():
+            yield from self._of_study(page, study, answers)
         for a in self.answers:
+            if a.study in folded:
+                continue
             became = self._became_sweep(page, a) if a.is_sweep else self._became(page, a)
             room = max(16, (page.width or 120) - len(str(a.id)) - cells(became) - 4)
             label = shorten(human.clean(f"{a.kind} {a.name if a.name != a.kind else ''}").strip(), room, page)
             yield f"{a.id}  {label}  {became}"
             if a.message:
                 yield page.paint(f"    {human.clean(a.message)}", "warn")
+        for note in self._notes():
+            yield page.paint(f"note: {human.clean(note)}", "warn")
         if page.tty and self.last:
             yield page.paint("next: " + self._next(), "dim")
+
+    def _notes(self) -> list[str]:
+        return [note for a in self.answers for note in a.notes]
+
+    def _folded(self) -> dict[str, list[Submitted]]:
+        """Studies of so many jobs that a line for each would say less than one for all."""
+        found: dict[str, list[Submitted]] = {}
+        for a in self.answers:
+            if a.study:
+                found.setdefault(a.study, []).append(a)
+        return {study: answers for study, answers in found.items() if len(answers) > _ROWS}
+
+    def _of_study(self, page: Page, study: str, answers: Sequence[Submitted]) -> Iterable[str]:
+        new = [a.id for a in answers if a.answer == "new"]
+        done = sum(a.cached for a in answers)
+        live = len(answers) - len(new) - done
+        told = [human.count(len(answers), "job")]
+        told += [f"{n:,} {word}" for n, word in ((done, "there already"), (live, "under way")) if n]
+        told.append(f"{len(new):,} to run (jobs {new[0]} to {new[-1]})" if new else "nothing new runs")
+        yield f"{study}  {', '.join(told)}"
+        again = [a for a in answers if a.message]
+        for a in again[:_MESSAGES]:
+            yield page.paint(f"    {a.id}  {human.clean(a.name)}: {human.clean(a.message)}", "warn")
+        if len(again) > _MESSAGES:
+            yield page.paint(f"    and {len(again) - _MESSAGES:,} more like this: --json names them", "warn")
 
     def brief(self) -> Iterable[str]:
         return [str(a.id) for a in self.answers]
@@ -93,7 +128,7 @@ class SubmitReport(Report):
         if all(a.state == "held" for a in self.answers):
             return f"lab release {first.id}"
         if len(self.answers) > 1:
-            return "lab status"
+            return f"lab status {first.study}" if first.study else "lab status"
         return f"lab status {first.id}" + ("" if first.is_sweep else f", lab logs {first.id} -f")
 
 
@@ -134,6 +169,7 @@ def _json(a: Submitted) -> dict[str, Any]:
         "answer": a.answer,
         "message": a.message,
         "lane": a.lane or None,
+        "study": a.study or None,
     }
     if a.is_sweep:
         body["cells"] = {"total": a.total, "own": a.cells, "done": a.done, "live": a.live}

@@ -47,7 +47,7 @@ def upload(preparer: Preparer, made: Sequence[Prepared | PreparedSweep]) -> str:
             continue
         specs = job.cells.specs.values() if isinstance(job, PreparedSweep) else ()
         for item in (*job.spec.inputs, *(InputFile(**i) for s in specs for i in s["inputs"])):
-            if item.lane is None:
+            if item.lane is None and item.made is None:
                 inputs.setdefault(item.sha256, item)
         code.update({s.ref.store: s for s in job.snapshots})
     total = sum(i.size for i in inputs.values()) + sum(s.listing.size for s in code.values())

@@ -18,7 +18,9 @@ def cancel_(
     ids: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="ID", help="Jobs and sweeps, as 17, 17-20, or 17.3.", autocompletion=completion.live_job_ids
+            metavar="ID",
+            help="Jobs and sweeps, as 17, 17-20, or 17.3; or a study.",
+            autocompletion=completion.live_job_ids,
         ),
     ] = None,
     tag: Annotated[

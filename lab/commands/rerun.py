@@ -9,7 +9,6 @@ import typer
 
 from core.errors import BadInput
 from core.journal import query
-from core.journal.query import Job
 from core.states import JobState
 from lab import completion
 from lab.selection import Selection
@@ -23,19 +22,31 @@ Examples:
   lab rerun 17 --failed       exactly the cells of sweep 17 that failed
   lab rerun 17.3              the third cell of sweep 17
   lab rerun --tag night       all that failed with this tag
+  lab rerun --failed 31       what job 31 waited for and failed, and all that waited for that
+  lab rerun --failed dose     the same of all jobs of the study dose, as it was submitted last
+
+What runs again together takes the files of the new jobs: a summary that ran without a part runs
+again with it. What succeeded is not run again.
 """
 
 
 def rerun_(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID", help="Jobs, as 17, 17-20, or 17.3.", autocompletion=completion.finished_job_ids),
+        typer.Argument(
+            metavar="ID",
+            help="Jobs, as 17, 17-20, or 17.3; or the name of a study.",
+            autocompletion=completion.finished_job_ids,
+        ),
     ] = None,
     tag: Annotated[
         str | None,
         typer.Option("--tag", metavar="TAG", help="All failed jobs with this tag.", autocompletion=completion.tags),
     ] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Of a sweep, only the cells that failed.")] = False,
+    failed: Annotated[
+        bool,
+        typer.Option("--failed", help="Of a sweep the cells that failed; of jobs what failed, and what waited for it."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run even if the result is there already.")] = False,
     wait_for: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end.")] = False,
     results: Annotated[bool, typer.Option("--results", help="With --wait: show the result tables.")] = False,
@@ -54,10 +65,9 @@ def rerun_(
             raise BadInput("--failed needs to know of which sweep", hint=_which(journal.conn))
     wanted = Selection.of(ids, tag)
     with here.reading() as journal:
-        jobs = wanted.jobs(journal.conn, states=(JobState.FAILED,) if failed else _FAILED)
-    if failed:
-        for job in jobs:
-            _refuse_not_failed(job)
+        jobs = wanted.jobs(journal.conn, states=_FAILED)
+    if failed and tag:
+        jobs = [j for j in jobs if j.state is JobState.FAILED or not j.is_sweep] or jobs
     answers = rerun(here.home, [j.id for j in jobs], force=force, failed=failed)
     carry_on(here, answers, wait_for=wait_for, results=results)
 
@@ -71,8 +81,3 @@ def _which(conn: sqlite3.Connection) -> str:
         return "give its id (no cell of any sweep has failed)"
     kind = query.job(conn, row[0]).kind
     return f"the newest that has failed cells is {row[0]} ({kind}): `lab rerun {row[0]} --failed`"
-
-
-def _refuse_not_failed(job: Job) -> None:
-    if not job.is_sweep and job.state is not JobState.FAILED:
-        raise BadInput(f"job {job.id} has not failed ({job.state})", hint="leave --failed out to run it again")

@@ -18,9 +18,11 @@ from core.states import TERMINAL_JOB_STATES, JobState
 from lab import arguments, completion, selection
 from lab.beside import Beside
 from lab.folded import Folded, cell_counts, cell_name, fold
-from lab.output import Page, Report
+from lab.named import Whole, wholes
+from lab.output import Page, Report, human
 from lab.output import job as look
 from lab.output import sweep as sweeps
+from lab.output.afterwards import next_step
 from lab.output.job import Card, Shown
 from lab.output.sweep import SweepCard
 from lab.session import Session, session
@@ -28,6 +30,8 @@ from lab.session import Session, session
 _LIVE = tuple(s for s in JobState if not s.terminal)
 _RECENT = 8  # finished jobs shown beside the live ones
 _REDRAW_S = 0.5
+_OF_A_STUDY = 6  # so many jobs of one study are a line of their own
+_FOLDED = (JobState.QUEUED, JobState.HELD, JobState.SUCCEEDED)
 _FAILURES = 5  # on the card of a sweep
 _CELLS_HINT = "such as `lab status 17 --cells --state failed`"
 
@@ -40,6 +44,7 @@ Examples:
   lab status 17 --cells          the cells of sweep 17
   lab status 17 --cells --state failed
   lab status 17.3                the third cell of sweep 17
+  lab status dose                the jobs of the study dose, as it was submitted last
 
 A sweep is one row. Its own cells are the jobs after it: 17.3 is job 20.
 """
@@ -48,7 +53,9 @@ A sweep is one row. Its own cells are the jobs after it: 17.3 is job 20.
 def status_(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID", help="Jobs, as 17, 17-20, or 17.3.", autocompletion=completion.job_ids),
+        typer.Argument(
+            metavar="ID", help="Jobs, as 17, 17-20, or 17.3; or a study.", autocompletion=completion.job_ids
+        ),
     ] = None,
     cells: Annotated[bool, typer.Option("--cells", help="The cells of this sweep, one by one.")] = False,
     all_jobs: Annotated[bool, typer.Option("--all", "-a", help="All jobs, finished ones too.")] = False,
@@ -110,6 +117,8 @@ class StatusReport(Report):
     omitted: int
     controller: bool
     filtered: bool
+    studies: Sequence[Whole] = ()
+    folds: bool = False  # a study is a line, and of its jobs only those that run or failed are rows
 
     schema = "lab.status/1"
 
@@ -119,13 +128,18 @@ class StatusReport(Report):
             "omitted": self.omitted,
             "counts": {str(s): n for s, n in self.counts.items()},
             "cells": {str(s): n for s, n in self.cells.items()},
+            "studies": [{"study": w.study, "counts": {str(s): n for s, n in w.counts.items()}} for w in self.studies],
             "controller": "running" if self.controller else "not running",
         }
 
     def text(self, page: Page) -> Iterable[str]:
         if not sum(self.counts.values()):
             return ["There are no jobs yet: `lab submit parity` puts one into the queue."]
-        lines = look.table(page, self.jobs, time.time())
+        rows = [s for s in self.jobs if not self._folded(s.job)]
+        lines = look.table(page, rows, time.time()) if rows or not self.studies else []
+        for whole in self.studies:
+            see = page.paint(f"  (`lab status {whole.study}` lists them)", "dim") if self.folds else ""
+            lines += [*([""] if lines else []), human.clean(whole.said()) + see]
         if not self.jobs:
             lines.append("No job is like that." if self.filtered else "Nothing is queued or running.")
         if self.omitted:
@@ -140,6 +154,10 @@ class StatusReport(Report):
 
     def brief(self) -> Iterable[str]:
         return [str(s.job.id) for s in self.jobs]
+
+    def _folded(self, job: Job) -> bool:
+        study = job.name.partition("/")[0]
+        return self.folds and job.state in _FOLDED and any(study == w.study for w in self.studies)
 
 
 @dataclass(frozen=True)
@@ -249,22 +267,11 @@ def look_up(here: Session, journal: Journal, wanted: Wanted) -> Report:
         jobs = query.with_attempts(conn, jobs)
         news = Beside.read(here.home, conn, jobs)
         shown = [_shown(conn, j, news) for j in jobs]
+        studies = wholes(conn, jobs, _OF_A_STUDY)
     finally:
         conn.execute("ROLLBACK")
-    return StatusReport(shown, counts, cells, omitted, controller_alive(here.home), wanted.filtered)
-
-
-def next_step(job: Job, *, tables: bool) -> str:
-    """The command that a person most likely wants now."""
-    if job.state is JobState.SUCCEEDED:
-        return f"lab results {job.id}" if tables else f"lab fetch {job.id}, lab logs {job.id}"
-    if job.state is JobState.FAILED:
-        return f"lab logs {job.id}, then lab rerun {job.id}"
-    if job.state is JobState.RUNNING:
-        return f"lab logs {job.id} -f"
-    if job.state is JobState.HELD:
-        return f"lab release {job.id}"
-    return f"lab explain {job.id}"
+    folds = not (wanted.filtered or wanted.ids)
+    return StatusReport(shown, counts, cells, omitted, controller_alive(here.home), wanted.filtered, studies, folds)
 
 
 def _choose(

@@ -247,12 +247,20 @@ def of_spec(job: Job, spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     if limits.get("time_s"):
         out.append(("time limit", human.span(limits["time_s"])))
     if spec.get("inputs"):
-        out.append(("inputs", ", ".join(f"{i['name']} ({i['sha256'][:8]})" for i in spec["inputs"])))
+        out.append(("inputs", ", ".join(f"{i['name']} ({_whence(i)})" for i in spec["inputs"])))
     code = spec.get("code")
     if code:
         edited = " (edited since its commit)" if code.get("dirty") else ""
         out.append(("code", f"{code['digest'][:12]} from {code['root']}{edited}"))
     return out
+
+
+def _whence(item: Mapping[str, Any]) -> str:
+    """What an input is: its digest, or which job makes it."""
+    if not (made := item.get("made")):
+        return str(item["sha256"][:8])
+    whose = f"{made['file'] or 'all files'} of {made['label'] or made['key'][:8]}"
+    return f"{whose}, if that succeeds" if made["optional"] else whose
 
 
 def relations(job: Job, after: Sequence[tuple[str, Job]], before: Sequence[tuple[str, Job]]) -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ _MOST_BARS = 6
 _BAR, _LABEL = 20, 26
 _NAME = 60  # of a job, in a line of its own
 _COUNTS_S = 10.0  # how often a pipe is told how far a sweep is
+MANY = 10  # of more jobs a pipe is not told that each waits, but which has failed, and how many have ended
 
 
 class Follower(ABC):
@@ -44,7 +45,7 @@ def follower(out: Face, count: int) -> Follower:
         return _Silent()
     if sys.stderr.isatty() and Page.of(sys.stderr).colour:
         return _Bars(count)
-    return _Lines(out)
+    return _Lines(out, many=count > MANY)
 
 
 class _Silent(Follower):
@@ -55,15 +56,22 @@ class _Silent(Follower):
 class _Lines(Follower):
     """One line for each change of a state."""
 
-    def __init__(self, out: Face) -> None:
+    def __init__(self, out: Face, *, many: bool = False) -> None:
         self._out = out
+        self._many = many
         self._known: dict[int, tuple[JobState, int]] = {}
         self._told: dict[int, tuple[float, str]] = {}
 
     def update(self, jobs: Sequence[Job], live: Live, folded: Sweeps) -> None:
         for job in jobs:
             state = (job.state, job.attempts)
-            if self._known.get(job.id) != state and not job.state.terminal:
+            if self._many and self._known.get(job.id) != state and job.state is not JobState.RUNNING:
+                self._known[job.id] = state
+                if job.state.terminal and job.state is not JobState.SUCCEEDED:
+                    ended = sum(1 for j in jobs if j.state.terminal)
+                    why = f": {human.clean(job.reason)}" if job.reason else ""
+                    self._out.remark(f"{_who(job)}  {job.state}{why} ({ended} of {len(jobs)} have ended)")
+            elif self._known.get(job.id) != state and not job.state.terminal:
                 self._known[job.id] = state
                 where = f" on {job.lane}" if job.lane else ""
                 again = f" (attempt {job.attempts})" if job.attempts > 1 else ""

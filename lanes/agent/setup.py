@@ -190,10 +190,15 @@ def _put_input(item: Dict[str, Any], place: Path, digests: Optional[Path], tick:
             "stale-input", f"the input {item['name']!r} ({source}) cannot be read: {error.strerror}"
         ) from error
     if found != item["sha256"]:
+        made = item.get("made") or {}
+        then, remedy = "it was when the job was submitted", "submit again to use the new one"
+        if made:
+            job = made.get("job")
+            then, remedy = f"job {job} made", f"`lab verify {job}` names the file, `lab rerun {job}` makes it again"
         raise SetupError(
             "stale-input",
-            f"the input {item['name']!r} ({source}) is not what it was when the job was submitted "
-            f"({found[:12]} now, {str(item['sha256'])[:12]} then); submit again to use the new one",
+            f"the input {item['name']!r} ({source}) is not what {then} "
+            f"({found[:12]} now, {str(item['sha256'])[:12]} then); {remedy}",
         )
     return [Linked(item["name"], str(real), found, before)] if size > COPY_LIMIT else []
 

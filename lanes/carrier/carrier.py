@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -357,8 +358,9 @@ def _wants(frozen: dict[str, Any]) -> list[Want]:
 
 
 def _input(item: dict[str, Any]) -> Want:
-    what = f"the input {item['name']!r} ({item['path']})"
-    return Want("inputs", item["sha256"], Path(item["path"]), what, tree=bool(item["tree"]))
+    what, made = f"the input {item['name']!r} ({item['path']})", item.get("made")
+    want = Want("inputs", item["sha256"], Path(item["path"]), what, tree=bool(item["tree"]))
+    return replace(want, since=f"since job {made['job']} made it") if made else want
 
 
 def _has_newer(folder: Path, step: int) -> bool:

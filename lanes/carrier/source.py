@@ -28,6 +28,7 @@ class Want:
         digest: what it must be, as core hashes it.
         source: where it lies on the head.
         what: for people, the beginning of a sentence: `the input 'data' (/home/u/data)`.
+        since: from when on it may not change, for people.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Want:
     what: str
     tree: bool
     below: str = ""  # of a folder only this sub-folder, under its name
+    since: str = "since the job was submitted"
 
     @property
     def name(self) -> str:
@@ -151,9 +153,7 @@ class Source:
         if want.kind == "code":
             return NotSendable("setup", f"{want.what} {how}: it is damaged; submit again to have it stored anew")
         if want.kind == "inputs":
-            return NotSendable(
-                "stale-input", f"{want.what} {how} since the job was submitted; submit again to use it as it is now"
-            )
+            return NotSendable("stale-input", f"{want.what} {how} {want.since}; submit again to use it as it is now")
         return NotSendable("setup", f"{want.what} {how}")
 
 

@@ -101,6 +101,9 @@ class CellContext:
             raise BadInput(f"no input is called {name!r}", hint=f"declared are: {known}")
         return found
 
+    def has_input(self, name: str) -> bool:
+        return name in self._shared.inputs
+
     def expect(
         self, *, rows: Mapping[str, int] | None = None, last_step: int | None = None, artifacts: Sequence[str] = ()
     ) -> None:

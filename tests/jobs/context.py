@@ -82,6 +82,9 @@ class Recorder:
         assert name in self.inputs, f"no input {name} was declared"
         return self.inputs[name].absolute()
 
+    def has_input(self, name: str) -> bool:
+        return name in self.inputs
+
     @contextlib.contextmanager
     def save_checkpoint(self, step: int, *, keep: int | None = None, **meta: Any) -> Iterator[Path]:
         yield self.work

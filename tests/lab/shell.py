@@ -94,7 +94,8 @@ def register(folder: Path) -> Path:
     meta.mkdir(parents=True)
     (site / "toymodule.py").write_text(SOURCE)
     (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: toykinds\nVersion: 1.0\n")
-    names = {"toy": "Toy", "needy": "Needy", "program": "Program", "broken": "Missing", "quick": "Quick", "dag": "Dag"}
+    names = {"toy": "Toy", "needy": "Needy", "program": "Program", "broken": "Missing", "quick": "Quick"}
+    names |= {"dag": "Dag", "doses": "Doses"}
     entries = "\n".join(f"{name} = toymodule:{cls}" for name, cls in names.items())
     (meta / "entry_points.txt").write_text(f"[lab.kinds]\n{entries}\n")
     return site

@@ -84,7 +84,7 @@ CASES = {
     "axis of a file, of a wrong type": ("submit --file wrong.yaml", Exit.BAD_INPUT, ["wrong.yaml:2", "axis `alpha`"]),
     "failed of what": ("rerun --failed", Exit.NOT_FOUND, ["no lab home"]),
     "odd cell": ("status 17.x", Exit.BAD_INPUT, ["'17.x'", "17.3"]),
-    "odd id": ("status seven", Exit.BAD_INPUT, ["'seven'", "17"]),
+    "odd id": ("status 7th", Exit.BAD_INPUT, ["'7th'", "17"]),
     "odd range": ("cancel 9-3", Exit.BAD_INPUT, ["9-3", "3-9"]),
     "odd state": ("status --state done", Exit.BAD_INPUT, ["'done'", "succeeded"]),
     "run unknown kind": ("run toi", Exit.BAD_INPUT, ["'toi'"]),

@@ -22,6 +22,7 @@ from core.rundir import seal
 from core.states import EventKind as K
 from core.states import JobState
 from core.tables import append_part
+from lanes.taken import with_made_inputs
 
 SOURCE = """
 from pathlib import Path
@@ -95,6 +96,23 @@ class Dag(Kind):
         end = ("dag", {}) if params.twice else ("toy", {"label": "end"})
         s.job(*end, after=[s.any(many)], name="end")
         return s
+
+class Doses(Kind):
+    name = "doses"
+    summary = "a study whose jobs take files of each other"
+    Params = StudyParams
+
+    def study(self, params):
+        from core.study import Study
+        s = Study("doses")
+        s.note("dose 1e9 is  left out")
+        data = s.job("toy", {"label": "data"}, name="data")
+        parts = [
+            s.job("toy", {"alpha": i + 1}, takes={"data": data, "truth": (data, "truth.npz")}, name=f"part{i + 1}")
+            for i in range(params.seeds)
+        ]
+        s.job("toy", {"label": "end"}, takes={f"part{i + 1}": s.any(p) for i, p in enumerate(parts)}, name="end")
+        return s
 """
 
 
@@ -107,7 +125,7 @@ def register(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sys.modules.pop("toymodule", None)
     importlib.invalidate_caches()
     classes = {"toy": "Toy", "needy": "Needy", "program": "Program", "liar": "Liar", "broken": "Missing"}
-    classes |= {"quick": "Quick", "dag": "Dag"}
+    classes |= {"quick": "Quick", "dag": "Dag", "doses": "Doses"}
     points = {name: EntryPoint(name, f"toymodule:{cls}", core.kind.GROUP) for name, cls in classes.items()}
     monkeypatch.setattr(core.kind, "entry_points", lambda: points)
     monkeypatch.setattr("lab.planning.entry_points", lambda: points)
@@ -183,7 +201,9 @@ def finish(
         n = job.attempts + 1
         run = home.run_dir(job_id, n)
         run.create()
-        run.spec.write_text(json.dumps({"job": job_id, "attempt": n, "key": job.key, "nonce": "x"}))
+        spec = with_made_inputs(home, journal.conn, job, query.spec_of(journal.conn, job.spec))
+        told = {"job": job_id, "attempt": n, "key": job.key, "nonce": "x", "inputs": spec["inputs"]}
+        run.spec.write_text(json.dumps({**told, "absent": spec.get("absent", [])}))
         run.log.write_text(f"log of {job_id}\n")
         for name, text in (artifacts or {}).items():
             (run.artifacts / name).parent.mkdir(parents=True, exist_ok=True)
