@@ -47,7 +47,9 @@ def _listed(value: Any) -> Any:
 class Params(BaseParams):
     """What is compared with what. The defaults are the whole matrix of the kernel."""
 
-    kernel: Literal["translation", "fcell", "postfilter"] = Field("translation", description="the kernel under test")
+    kernel: Literal["translation", "fcell", "postfilter", "pinn"] = Field(
+        "translation", description="the kernel under test"
+    )
     backends: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
         (), description="candidates, each in its own process; by default all that the kernel has for the CPU"
     )
@@ -69,7 +71,7 @@ class Params(BaseParams):
     patch: int = Field(64, ge=4, le=MAX_PATCH, description="translation: height and width of an image in pixels")
     # F_cell and postfilter.
     frames: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
-        (), description="fcell, postfilter: frames as HEIGHTxWIDTH (slow x fast) in pixels"
+        (), description="fcell, postfilter, pinn: frames as HEIGHTxWIDTH (slow x fast) in pixels"
     )
     oversamples: Annotated[tuple[int, ...], BeforeValidator(_listed)] = Field(
         (1, 2), description="fcell: sub-pixels along each edge of a pixel"
@@ -220,6 +222,12 @@ class Params(BaseParams):
                     raise ValueError(f"the pixel {pixel} lies outside a frame of {', '.join(self.frames)}")
             if max(self.oversamples) > 8:
                 raise ValueError(f"oversamples go up to 8 here, not {max(self.oversamples)}")
+        if self.kernel == "pinn":
+            for height, width in (frame.split("x") for frame in self.frames):
+                if height != width or int(height) % 8 or int(height) < 16:
+                    raise ValueError(
+                        f"a frame of the network is square, its side a multiple of 8 from 16, not {height}x{width}"
+                    )
         if self.kernel == "postfilter" and max(self.widths) > MAX_WIDTH:
             raise ValueError(f"widths go up to {MAX_WIDTH} here, not {max(self.widths)}")
         return self
@@ -255,7 +263,15 @@ class Parity(Kind):
     name: ClassVar[str] = "parity"
     summary: ClassVar[str] = "hold every backend of a kernel against the float64 oracle, mutants included"
     Params: ClassVar[type[BaseParams]] = Params
-    packages: ClassVar[tuple[str, ...]] = ("numpy", "scikit-image", "torch", "tensorflow", "numba", "pyarrow")
+    packages: ClassVar[tuple[str, ...]] = (
+        "numpy",
+        "scikit-image",
+        "torch",
+        "tensorflow",
+        "keras",
+        "numba",
+        "pyarrow",
+    )
     # Two sides at once where there are two cores; one core is enough.
     needs: ClassVar[Mapping[str, Any]] = {"cores": min(2, os.cpu_count() or 1)}
 

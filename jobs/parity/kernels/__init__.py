@@ -73,6 +73,15 @@ OFFERS: dict[str, Offer] = {
             default_frames=("96x72", "61x83"),
             own=("frames", "widths", "tiles"),
         ),
+        Offer(
+            "pinn",
+            "jobs.parity.kernels.pinn:Pinn",
+            backends=("tensorflow", "torch"),
+            dtypes=("complex64",),
+            default_dtypes=("complex64",),
+            default_frames=("32x32",),
+            own=("frames",),
+        ),
     )
 }
 
