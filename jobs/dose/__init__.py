@@ -1,0 +1,1 @@
+"""The dose study: quality of ptychographic reconstructions against dose, arm by arm."""

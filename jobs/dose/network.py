@@ -1,0 +1,190 @@
+"""The network of the learned arms in Keras 3, written once; TensorFlow or PyTorch by KERAS_BACKEND.
+
+Channels last: diffraction (B, N, N, C), positions (B, 1, 2, C), patches as two parts (B, N, N, C). See
+`jobs.dose.architecture` for what it computes and `jobs.dose.network_oracle` for the same in double precision.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.errors import JobFailed
+from jobs.dose.architecture import DECODERS, UNIT_AMPLITUDE, Architecture
+from jobs.dose.network_oracle import canvas_weight, fixed
+
+Array = npt.NDArray[Any]
+BACKENDS = ("tensorflow", "torch")
+
+
+def load_backend(name: str, *, threads: int, seed: int) -> dict[str, str]:
+    """Import Keras on a backend and settle it; returns what was really loaded.
+
+    Raises:
+        JobFailed: this process has loaded Keras on another backend, or the other library, already.
+    """
+    other = next(b for b in BACKENDS if b != name)
+    if sys.modules.get(other) is not None:
+        raise JobFailed(f"{other} is loaded in this process: {name} needs one of its own", hint="start a new process")
+    # Keras imports TensorFlow wherever it is installed, whatever it runs on; None makes it do without.
+    sys.modules[other] = None  # type: ignore[assignment]
+    os.environ["KERAS_BACKEND"] = name
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    keras: Any = importlib.import_module("keras")
+    found = keras.backend.backend()
+    if found != name:
+        raise JobFailed(f"Keras runs on {found} in this process, not on {name}", hint="start a new process")
+    _shim().settle(threads)
+    keras.backend.set_floatx("float32")
+    keras.backend.set_image_data_format("channels_last")
+    keras.utils.set_random_seed(seed)
+    return loaded()
+
+
+def loaded() -> dict[str, str]:
+    """What this process really computes with.
+
+    Raises:
+        JobFailed: both libraries are loaded, so nothing can be said.
+    """
+    keras: Any = sys.modules["keras"]
+    name = str(keras.backend.backend())
+    other = next(b for b in BACKENDS if b != name)
+    if sys.modules.get(other) is not None:
+        raise JobFailed(f"{other} was loaded beside {name}", hint="see what imports it: each has a process of its own")
+    library: Any = sys.modules[name]
+    return {"backend": name, "version": str(library.__version__), "keras": str(keras.__version__), "absent": other}
+
+
+def _shim() -> Any:
+    keras: Any = sys.modules["keras"]
+    return importlib.import_module(f"jobs.dose.shim_{keras.backend.backend()}")
+
+
+class Network:
+    """The network with its weights.
+
+    Args:
+        probe: complex (N, N), in the units of the diffraction.
+        pad: pixels around a group's canvas.
+    """
+
+    def __init__(self, architecture: Architecture, probe: Array, *, pad: int, seed: int = 0) -> None:
+        self.architecture, self.pad = architecture, pad
+        self.shim = _shim()
+        self.keras: Any = sys.modules["keras"]
+        gain, dark, step = fixed(probe)
+        tensor = self.keras.ops.convert_to_tensor
+        self._dark = tensor(dark.astype(np.float32))
+        self._probe, self._gain, self._step = (
+            (tensor(v.real.astype(np.float32)), tensor(v.imag.astype(np.float32))) for v in (probe, gain, step)
+        )
+        self.weight = canvas_weight(probe)
+        self.core = _core(self.keras, architecture, seed)
+
+    @property
+    def trainable(self) -> list[Any]:
+        """Keras variables, in the order of `Architecture.shapes`."""
+        found = {layer.name: layer for layer in self.core.layers}
+        return [
+            getattr(found[layer.name], part)
+            for layer in self.architecture.convolutions()
+            for part in ("kernel", "bias")
+        ]
+
+    def weights(self) -> dict[str, npt.NDArray[np.float32]]:
+        """By name, float32."""
+        names = self.architecture.shapes()
+        return {name: self.shim.host(v.value).copy() for name, v in zip(names, self.trainable, strict=True)}
+
+    def take(self, weights: Mapping[str, Array]) -> None:
+        """Take weights over.
+
+        Raises:
+            ValueError: they are of another architecture.
+        """
+        shapes = self.architecture.shapes()
+        found = {name: value.shape for name, value in weights.items()}
+        if found != shapes:
+            wrong = sorted(set(found.items()) ^ set(shapes.items()))[0]
+            raise ValueError(f"weights of another network: {wrong[0]} {wrong[1]}")
+        for name, variable in zip(shapes, self.trainable, strict=True):
+            variable.assign(np.asarray(weights[name], np.float32))
+
+    def forward(self, diffraction: Any, positions: Any) -> tuple[Any, Any]:
+        """Amplitude and phase, each (B, N, N, C), of tensors of one static shape."""
+        ops = self.keras.ops
+        own = self._estimated(diffraction)
+        group = self.averaged(*own, positions)
+        batch, size, _, members = diffraction.shape
+        parts = [own[0] - 1.0, own[1], group[0] - 1.0, group[1]]
+        flat = [ops.reshape(ops.transpose(p, (0, 3, 1, 2)), (batch * members, size, size, 1)) for p in parts]
+        ends = self.core(ops.concatenate(flat, axis=-1))
+        a, p = (ops.transpose(ops.reshape(e, (batch, members, size, size)), (0, 2, 3, 1)) for e in ends)
+        return ops.softplus(a + UNIT_AMPLITUDE), np.pi * ops.tanh(p)
+
+    def object_patches(self, diffraction: Any, positions: Any) -> tuple[Any, Any]:
+        """Both parts of the patches as their group's canvas has them, (B, N, N, C): what is seen by the probe."""
+        ops = self.keras.ops
+        amplitude, phase = self.forward(diffraction, positions)
+        return self.averaged(amplitude * ops.cos(phase), amplitude * ops.sin(phase), positions)
+
+    def averaged(self, real: Any, imaginary: Any, positions: Any) -> tuple[Any, Any]:
+        """Patches as their group's canvas has them; those of a group of one as they are."""
+        if real.shape[-1] == 1:
+            return real, imaginary
+        re, im = self.shim.averaged(real, imaginary, positions, self.weight, self.pad)
+        return re, im
+
+    def far(self, real: Any, imaginary: Any) -> tuple[Any, Any]:
+        """FFT2(P·O)/N of patches (B, N, N, C) as (B, C, N, N), DC at [0, 0]."""
+        ops, (pr, pi) = self.keras.ops, self._probe
+        re, im = (ops.transpose(v, (0, 3, 1, 2)) for v in (real, imaginary))
+        fr, fi = ops.fft2((re * pr - im * pi, re * pi + im * pr))
+        return fr / self.architecture.size, fi / self.architecture.size
+
+    def _estimated(self, diffraction: Any) -> tuple[Any, Any]:
+        ops, size = self.keras.ops, self.architecture.size
+        (gr, gi), (sr, si) = self._gain, self._step
+        shifted = ops.roll(ops.transpose(diffraction, (0, 3, 1, 2)), (-(size // 2), -(size // 2)), axis=(2, 3))
+        more = shifted * shifted - self._dark
+        # The inverse by the forward one: conj(FFT(conj x))/N².
+        br, bi = ops.fft2((more * gr, -(more * gi)))
+        dr, di = br / size, -bi / size
+        re, im = 1.0 + sr * dr - si * di, sr * di + si * dr
+        return ops.transpose(re, (0, 2, 3, 1)), ops.transpose(im, (0, 2, 3, 1))
+
+
+def _core(keras: Any, architecture: Architecture, seed: int) -> Any:
+    """Features (n, N, N, 4) to the ends of the two decoders (n, N, N, 1)."""
+    layers = keras.layers
+    made = {}
+    for number, spec in enumerate(architecture.convolutions()):
+        made[spec.name] = layers.Conv2D(
+            spec.outputs,
+            3,
+            strides=spec.stride,
+            padding="same",
+            activation="relu" if spec.relu else None,
+            kernel_initializer=keras.initializers.HeNormal(seed=seed * 1000 + number),
+            name=spec.name,
+        )
+    size = architecture.size
+    features = keras.Input((size, size, 4))
+    encoded = [made["encoder_0"](features)]
+    for level in (1, 2, 3):
+        encoded.append(made[f"encoder_{level}b"](made[f"encoder_{level}a"](encoded[-1])))
+    ends = []
+    for name in DECODERS:
+        values = encoded[3]
+        for level in (2, 1, 0):
+            up = layers.UpSampling2D(2, interpolation="nearest")(values)
+            values = made[f"{name}_{level}"](layers.Concatenate()([up, encoded[level]]))
+        ends.append(made[f"{name}_head"](values))
+    return keras.Model(features, ends)

@@ -1,0 +1,126 @@
+"""The kind `dose-train`: a learned arm of the dose study, or one of its two controls.
+
+    lab run dose-train --set arm=pinn epochs=40 --input data=FOLDER --input views=FOLDER
+
+`epochs=0` is the untrained network; `arm=mean` the mean of the training object everywhere. A golden is promoted by a
+person: `cp .../artifacts/model.json golden.json`, then `--input golden=golden.json`; see `jobs.dose.guard`.
+
+This module stays light: the command line imports it to check parameters.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from core.kind import Context, Kind, Params
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from jobs.dose.recipe import Recipe
+
+DATA, VIEWS, GOLDEN = "data", "views", "golden"  # names of its inputs: two folders, and a file that may be missing
+TABLE = "dose_training"
+
+
+class DoseTrainParams(Params):
+    """See each field."""
+
+    arm: Literal["pinn", "supervised", "mean"] = Field("pinn", description="mean: a control, without a network")
+    backend: Literal["tensorflow", "torch"] = Field("tensorflow", description="what Keras runs on")
+    epochs: int = Field(40, ge=0, description="of frames_per_epoch frames each; 0: the untrained network, a control")
+    seed: int = Field(42, ge=0, lt=2**31, description="of the first weights, the order and the photons held back")
+    width: int = Field(16, ge=2, le=256, multiple_of=2, description="channels after the first halving")
+    frames_per_step: int = Field(16, ge=1, le=4096, description="groups in a batch times their members")
+    frames_per_epoch: int = Field(128, ge=1, description="an epoch is so many frames, however many there are")
+    rate: float = Field(3e-3, gt=0, description="Adam's at the start; it falls to 0 as a cosine")
+    clip: float = Field(1.0, gt=0, description="the largest norm of a step's gradient")
+    held_back: float = Field(0.3, ge=0, lt=1, description="pinn: part of the photons it is judged by and not shown")
+    background: float = Field(0.01, gt=0, description="pinn: photons a pixel that come from nowhere")
+    checkpoint_epochs: int = Field(10, ge=1, description="epochs from one checkpoint to the next")
+    tolerance: float = Field(0.25, ge=0, description="how much above its golden a loss may be, in parts of it")
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> DoseTrainParams:
+        if self.frames_per_epoch < self.frames_per_step:
+            raise ValueError(f"an epoch of {self.frames_per_epoch} frames has no step of {self.frames_per_step}")
+        idle = {
+            **dict.fromkeys(("held_back", "background"), self.arm != "pinn"),
+            **dict.fromkeys(
+                ("backend", "width", "frames_per_step", "frames_per_epoch", "rate", "clip", "tolerance"),
+                self.arm == "mean",
+            ),
+        }
+        for name in (n for n, is_idle in idle.items() if is_idle):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} means nothing with arm={self.arm}: leave it out")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Of the arm or control."""
+        return "untrained" if self.arm != "mean" and self.epochs == 0 else self.arm
+
+    def recipe(self) -> Recipe:
+        """The training in numbers; of the mean control there is none, and this is an empty one."""
+        from dataclasses import fields
+
+        from jobs.dose.recipe import Recipe
+
+        own = {f.name: getattr(self, f.name) for f in fields(Recipe) if f.name in type(self).model_fields}
+        return Recipe(**{**own, "arm": "pinn" if self.arm == "mean" else self.arm})
+
+
+class DoseTrain(Kind):
+    """See the module."""
+
+    name: ClassVar[str] = "dose-train"
+    summary: ClassVar[str] = "a learned arm of the dose study (PINN or supervised), or an untrained or mean control"
+    Params: ClassVar[type[Params]] = DoseTrainParams
+    code: ClassVar[tuple[str, ...]] = (
+        "core",
+        "kernels.diffraction",
+        "kernels.translation",
+        "jobs.dose",
+        "jobs.dose_kinds.train",
+    )
+    packages: ClassVar[tuple[str, ...]] = ("numpy", "scipy", "keras", "tensorflow", "torch")
+    described: ClassVar[tuple[str, ...]] = ("arm", "epochs", "seed")
+
+    def tables(self) -> dict[str, pa.Schema]:
+        import pyarrow as pa
+
+        def column(name: str, kind: Any, *, may_miss: bool = False) -> pa.Field:
+            return pa.field(name, kind, nullable=may_miss)
+
+        schema = pa.schema(
+            [
+                column("arm", pa.string()),  # pinn, supervised, untrained, mean
+                column("photons", pa.float64(), may_miss=True),  # a pattern, asked for
+                column("view", pa.string(), may_miss=True),
+                column("gridsize", pa.int64()),
+                column("seed", pa.int64()),
+                column("status", pa.string()),  # trained, untrained, control
+                column("epochs_done", pa.int64()),
+                column("steps", pa.int64()),
+                column("final_loss", pa.float64(), may_miss=True),  # of all training groups; pinn: nats a pixel
+                column("bundle_sha256", pa.string(), may_miss=True),
+                column("resumed_at", pa.int64(), may_miss=True),  # the step that this attempt went on from
+                column("backend", pa.string(), may_miss=True),  # really loaded
+                column("backend_version", pa.string(), may_miss=True),
+                column("guard", pa.bool_(), may_miss=True),  # held against its golden
+                column("seconds", pa.float64()),  # of this attempt
+            ],
+            metadata={"lab.headline": "arm,photons,view,gridsize,status,epochs_done,final_loss,seconds"},
+        )
+        return {TABLE: schema}
+
+    def describe(self, params: DoseTrainParams) -> str:
+        return f"{params.name}, {params.epochs} epochs, seed {params.seed}, {params.backend}"
+
+    def run(self, ctx: Context) -> None:
+        from jobs.dose.learned import run
+
+        run(ctx)

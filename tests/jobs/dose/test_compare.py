@@ -1,0 +1,315 @@
+"""The comparison of a condition: one pipeline for every arm, one region, and a row for what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.errors import BadInput, JobFailed
+from jobs.dose import compare
+from jobs.dose.compare import measure
+from jobs.dose.npz import read_npz, write_npz
+from jobs.dose.reconstruction import Reconstruction
+from jobs.dose.region import NOTHING, Rectangle, common_rectangle, largest_rectangle
+from jobs.dose_kinds.compare import CompareParams, DoseCompare
+from kernels.diffraction.registration import Alignment, Shift, Shifted, align
+from tests.jobs.context import Recorder
+from tests.kernels.diffraction.pictures import noise, ramp, waves
+
+SHAPE = (64, 72)
+TRUTH = waves(SHAPE)
+NAMED: dict[str, Any] = {
+    "condition": "d1000_dense_gs2_s42",
+    "photons": 1000.0,
+    "view": "dense",
+    "gridsize": 2,
+    "seed": 42,
+}
+NUMBERS = ("ssim_phase", "ssim_amplitude", "psnr_phase", "mae_phase", "mse_amplitude", "relative_error", "frc50")
+
+
+@pytest.fixture(autouse=True)
+def _small_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the dots: figures are most of the time here."""
+    monkeypatch.setattr("jobs.dose.figures._DPI", 60)
+
+
+def made(image: Any, *, origin: tuple[int, int] = (3, 5), border: int = 4) -> Reconstruction:
+    covered = np.zeros(image.shape, dtype=bool)
+    covered[border : image.shape[0] - border, border : image.shape[1] - border] = True
+    return Reconstruction(np.asarray(image, dtype=np.complex64), origin, covered, None, {"epochs": 3})
+
+
+def handed(root: Path, given: Mapping[str, Reconstruction]) -> dict[str, Path]:
+    """Folders as the jobs of the study leave them."""
+    for name, what in given.items():
+        (root / name).mkdir(parents=True)
+        what.save(root / name / ("truth.npz" if name == "truth" else "reconstruction.npz"))
+    return {name: root / name for name in given}
+
+
+def job(root: Path, inputs: Mapping[str, Path], **params: Any) -> Recorder:
+    context = Recorder(DoseCompare(), CompareParams(**{**NAMED, **params}), root / "job", inputs=inputs)
+    context.run()
+    return context
+
+
+def rows(context: Recorder) -> dict[str, dict[str, Any]]:
+    return {row["arm"]: row for row in context.tables["dose_metrics"]}
+
+
+def arms_that_differ_by_gauge() -> dict[str, Reconstruction]:
+    """The same quality three times: as it is, with another ramp and scale, and shifted too."""
+    rough = 0.1
+    moved = waves(SHAPE, x=1.4, y=-0.8) + noise(SHAPE, rough, seed=12)
+    return {
+        "pinn": made(TRUTH + noise(SHAPE, rough, seed=11)),
+        "supervised": made((2 - 1j) * ramp(SHAPE, 0.09, 0.04) * (TRUTH + noise(SHAPE, rough, seed=11))),
+        "lsqml": made(0.3j * ramp(SHAPE, -0.05, 0.11) * moved),
+    }
+
+
+def test_every_arm_goes_through_the_same_alignment() -> None:
+    found = measure(arms_that_differ_by_gauge(), made(TRUTH, border=0))
+    first, second, third = (found.arms[name] for name in ("pinn", "supervised", "lsqml"))
+    assert second.similarity.relative_error == pytest.approx(first.similarity.relative_error, rel=1e-4)
+    assert third.similarity.relative_error == pytest.approx(first.similarity.relative_error, rel=0.1)
+    assert third.similarity.ssim_phase == pytest.approx(first.similarity.ssim_phase, abs=0.03)
+    assert (third.aligned.shift.x, third.aligned.shift.y) == pytest.approx((1.4, -0.8), abs=0.05)
+    assert all(each.object.shape == found.reference.shape for each in found.arms.values())
+
+
+@pytest.mark.parametrize("spared", ["supervised", "lsqml"])
+def test_an_arm_that_is_not_registered_loses(spared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trap, put back: with all arms but one aligned, arms of one quality are no longer alike."""
+    arms = arms_that_differ_by_gauge()
+    box = common_rectangle([made(TRUTH, border=0), *arms.values()])
+    raw = compare.cut(arms[spared].object, arms[spared].origin, box).astype(np.complex128)
+
+    def all_but_one(image: Any, reference: Any, _seen: Any, **options: Any) -> Alignment:
+        if np.array_equal(image, raw):
+            return Alignment(image, Shift(0.0, 0.0, Shifted.APPLIED), 0.0, 0.0, 1 + 0j)
+        return align(image, reference, **options)
+
+    monkeypatch.setattr(compare, "align_seen", all_but_one)
+    found = measure(arms, made(TRUTH, border=0))
+    assert found.arms[spared].similarity.relative_error > 3 * found.arms["pinn"].similarity.relative_error
+
+
+def test_the_region_is_what_all_cover() -> None:
+    truth = made(TRUTH, border=0)
+    other = made(waves((40, 50)), origin=(10, 20), border=2)
+    assert common_rectangle([truth, other]) == Rectangle(12, 22, 36, 46)
+    assert common_rectangle([truth, made(TRUTH, origin=(100, 5))]) == NOTHING
+    holed = made(TRUTH, border=0)
+    holed.covered[20] = False
+    found = measure({"pinn": made(TRUTH + noise(SHAPE, 0.1)), "lsqml": holed}, truth)
+    assert found.region.trimmed(-found.trimmed) == Rectangle(3 + 21, 5 + 4, 64 - 4 - 21, 72 - 8)
+    shown = compare.cut(TRUTH, (3, 5), found.region)
+    np.testing.assert_allclose(found.reference, shown, atol=1e-6)
+
+
+def test_the_largest_rectangle_by_trying_all() -> None:
+    rng = np.random.Generator(np.random.Philox(3))
+    for _ in range(40):
+        mask = rng.random((6, 7)) < 0.7
+        best = max(
+            (h * w)
+            for top in range(6)
+            for left in range(7)
+            for h in range(7 - top)
+            for w in range(8 - left)
+            if mask[top : top + h, left : left + w].all()
+        )
+        found = largest_rectangle(mask)
+        assert found.height * found.width == best
+        assert mask[found.top : found.top + found.height, found.left : found.left + found.width].all()
+    assert largest_rectangle(np.zeros((3, 3), dtype=bool)) == NOTHING
+
+
+def test_all_arms_are_trimmed_alike_for_the_longest_shift() -> None:
+    near = made(TRUTH + noise(SHAPE, 0.05))
+    far = made(waves(SHAPE, x=2.4) + noise(SHAPE, 0.05))
+    alone, both = (measure(arms, made(TRUTH, border=0)) for arms in ({"pinn": near}, {"pinn": near, "lsqml": far}))
+    assert alone.trimmed <= 1
+    assert both.trimmed == 3
+    assert both.region == Rectangle(3 + 4 + 3, 5 + 4 + 3, 64 - 8 - 6, 72 - 8 - 6)
+    # A shift that is not believed is not applied, and costs the others nothing.
+    capped = measure({"pinn": near, "lsqml": far}, made(TRUTH, border=0), cap=1.0)
+    assert capped.trimmed == alone.trimmed
+
+
+def test_a_job_writes_rows_curves_arrays_and_figures(tmp_path: Path) -> None:
+    truth = made(TRUTH, border=0)
+    folders = handed(tmp_path, {"truth": truth, **arms_that_differ_by_gauge(), "mean": made(np.ones(SHAPE))})
+    context = job(tmp_path, folders)
+    found = rows(context)
+    assert list(found) == ["pinn", "supervised", "lsqml", "mean"]
+    assert context.expected["rows"] == {"dose_metrics": 4}
+    for name in context.expected["artifacts"]:
+        assert (context.artifacts / name).stat().st_size > 0, name
+    for name, row in found.items():
+        assert row["status"] == "measured", row["reason"]
+        assert row["control"] == (name == "mean")
+        assert row["against"] == "truth"
+        assert all(isinstance(row[n], float) for n in NUMBERS if n != "frc50")
+        assert row["ms_ssim_phase"] is None
+        assert "160 pixels" in row["flags"]
+    for metric in ("relative_error", "mae_phase", "mse_amplitude"):
+        assert found["mean"][metric] > 2 * found["lsqml"][metric], metric
+    assert found["mean"]["shift_state"] == str(Shifted.FLAT)
+    assert found["lsqml"]["ramp_x"] == pytest.approx(-0.05, abs=1e-3)
+    curves = context.tables["dose_frc"]
+    assert {row["arm"] for row in curves} == set(found)
+    assert max(row["frequency"] for row in curves) <= 0.5
+    read = json.loads((context.artifacts / "metrics.json").read_text())
+    assert read["schema"] == "lab.dose-compare/1"
+    assert read["condition"] == NAMED
+    assert read["rows"] == context.tables["dose_metrics"]
+    assert read["frc"]["pinn"]["frc"] == [row["frc"] for row in curves if row["arm"] == "pinn"]
+    assert read["arms"]["pinn"] == {"epochs": 3}
+    arrays = read_npz(context.artifacts / "aligned.npz")
+    assert set(arrays) == {"truth", "region", *found}
+    assert arrays["pinn"].dtype == np.complex64
+    assert list(arrays["region"][2:]) == list(arrays["truth"].shape)
+
+
+def test_units_stand_in_the_table() -> None:
+    schema = DoseCompare().tables()["dose_metrics"]
+    units = {f.name: (f.metadata or {}).get(b"unit", b"").decode() for f in schema}
+    assert units["frc50"] == "cycles/pixel"
+    assert (units["mae_phase"], units["shift_x"], units["psnr_phase"]) == ("rad", "pixels", "dB")
+    assert set(schema.metadata[b"lab.headline"].decode().split(",")) <= set(schema.names)
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    given = {"truth": made(TRUTH, border=0), "lsqml": made(TRUTH + noise(SHAPE, 0.2))}
+    written = []
+    for n in (1, 2):
+        context = job(tmp_path / str(n), handed(tmp_path / str(n), given), arms=["lsqml"])
+        written.append({p.name: p.read_bytes() for p in context.artifacts.iterdir()})
+    assert written[0] == written[1]
+    assert set(written[0]) == {"metrics.json", "aligned.npz", "objects.png", "frc.png"}
+
+
+def test_what_is_missing_or_spoilt_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    folders = handed(
+        tmp_path,
+        {
+            "truth": made(TRUTH, border=0),
+            "lsqml": made(TRUTH + noise(SHAPE, 0.1)),
+            "pinn": made(np.zeros(SHAPE)),
+            "untrained": made(TRUTH, border=25),
+        },
+    )
+    (tmp_path / "mean").mkdir()
+    (tmp_path / "mean" / "reconstruction.npz").write_bytes(b"PK nothing")
+    context = job(tmp_path, {**folders, "mean": tmp_path / "mean"})
+    found = rows(context)
+    assert {name: row["status"] for name, row in found.items()} == {
+        "pinn": "failed",
+        "supervised": "missing",
+        "lsqml": "measured",
+        "untrained": "failed",
+        "mean": "failed",
+    }
+    assert "zero" in found["pinn"]["reason"]
+    assert "failed or was not run" in found["supervised"]["reason"]
+    assert "32 pixels" in found["untrained"]["reason"]
+    assert "cannot be read" in found["mean"]["reason"]
+    assert all(found["pinn"][n] is None for n in NUMBERS)
+    assert found["lsqml"]["region_height"] == 64 - 8 - 2 * found["lsqml"]["trimmed"]
+    assert set(read_npz(context.artifacts / "aligned.npz")) == {"truth", "lsqml", "region"}
+
+
+def test_arms_that_were_not_asked_for_are_not_missing(tmp_path: Path) -> None:
+    given = handed(tmp_path, {"truth": made(TRUTH, border=0), "lsqml": made(TRUTH + noise(SHAPE, 0.1))})
+    assert list(rows(job(tmp_path, given, arms=["lsqml"]))) == ["lsqml"]
+
+
+def test_a_shift_over_the_cap_is_flagged(tmp_path: Path) -> None:
+    given = handed(tmp_path, {"truth": made(TRUTH, border=0), "lsqml": made(waves(SHAPE, x=2.5))})
+    row = rows(job(tmp_path, given, arms=["lsqml"], shift_cap=1.0))["lsqml"]
+    assert row["shift_state"] == str(Shifted.OVER_CAP)
+    assert row["shift_x"] == pytest.approx(2.5, abs=0.2)
+    assert row["flags"].startswith("not registered")
+    assert row["trimmed"] == 0
+
+
+def test_nothing_to_compare_is_no_success(tmp_path: Path) -> None:
+    given = handed(tmp_path, {"truth": made(TRUTH, border=0), "lsqml": made(np.zeros(SHAPE))})
+    with pytest.raises(JobFailed, match="no arm can be compared: lsqml: "):
+        job(tmp_path / "1", given)
+    with pytest.raises(JobFailed, match="no arm can be compared: pinn: no reconstruction came"):
+        job(tmp_path / "2", {"truth": given["truth"]})
+    with pytest.raises(BadInput, match="neither a truth nor a reference"):
+        job(tmp_path / "3", {"lsqml": given["lsqml"]})
+    with pytest.raises(BadInput, match="both a truth and a reference"):
+        job(tmp_path / "4", {**given, "reference": given["lsqml"]})
+    with pytest.raises(ValueError, match="no arm is called"):
+        CompareParams(**NAMED, arms=["linear"])
+
+
+def test_arms_that_cover_nothing_together_are_named() -> None:
+    left, right = made(TRUTH, border=0), made(TRUTH, border=0)
+    left.covered[:, 36:], right.covered[:, :36] = False, False
+    with pytest.raises(JobFailed, match=r"pinn: 64×36 .*lsqml: 64×36"):
+        measure({"pinn": left, "lsqml": right}, made(TRUTH, border=0))
+
+
+def test_a_measured_set_has_a_reference_and_two_halves(tmp_path: Path) -> None:
+    rough = {"lsqml": 11, "half_a": 12, "half_b": 13}
+    noisy = {name: made(TRUTH + noise(SHAPE, 0.15, seed=seed)) for name, seed in rough.items()}
+    folders = handed(tmp_path, {"reference": made(TRUTH), **noisy})
+    context = job(tmp_path, folders, arms=["lsqml"])
+    found = rows(context)
+    assert list(found) == ["lsqml", "halves"]
+    assert found["lsqml"]["against"] == "reference"
+    assert found["lsqml"]["frc50_of_nyquist"] == pytest.approx(2 * found["lsqml"]["frc50"])
+    # Two noisy halves agree less far than one of them and what has no noise.
+    assert 0 < found["halves"]["frc_half_bit"] < found["lsqml"]["frc_half_bit"]
+    assert found["halves"]["relative_error"] is None
+    assert {row["arm"] for row in context.tables["dose_frc"]} == {"lsqml", "halves"}
+    alike = handed(tmp_path / "same", {"reference": made(TRUTH), "lsqml": noisy["lsqml"], "half_a": noisy["half_a"]})
+    told = job(tmp_path / "one", alike, arms=["lsqml"])
+    assert list(rows(told)) == ["lsqml"]
+    assert any("halves is missing" in line for line in told.logs)
+
+
+def test_photons_are_counted_by_the_pixel(tmp_path: Path) -> None:
+    from jobs.dose.dataset import Dataset
+
+    side, count = 16, 30
+    rng = np.random.Generator(np.random.Philox(9))
+    x, y = rng.uniform(20, 60, count), rng.uniform(20, 60, count)
+    frames = np.full((count, side, side), 0.5, dtype=np.float32)
+    Dataset(
+        diffraction=frames,
+        object_guess=np.ones((96, 96), dtype=np.complex64),
+        probe_guess=np.ones((side, side), dtype=np.complex64),
+        x=x,
+        y=y,
+        meta={"photons_drawn": 1024.0},
+    ).save(tmp_path / "test.npz")
+    given = handed(tmp_path, {"truth": made(TRUTH, border=0), "lsqml": made(TRUTH + noise(SHAPE, 0.1))})
+    (tmp_path / "test.npz").rename(given["truth"] / "test.npz")
+    (tmp_path / "views").mkdir()
+    members = np.array([[0, 1], [1, 2], [2, 3]], dtype=np.int32)
+    write_npz(tmp_path / "views" / "test_groups.npz", {"members": members, "centres": np.zeros((3, 2))})
+    row = rows(job(tmp_path, {**given, "views": tmp_path / "views"}, arms=["lsqml"]))["lsqml"]
+    assert row["frames"] == 4  # each once, however many groups it is in
+    assert row["photons_drawn"] == 1024.0
+    inside = 0
+    for k in range(4):
+        top, left = (round(v[k]) - side // 2 for v in (y, x))
+        down = np.arange(top, top + side) - row["region_top"]
+        across = np.arange(left, left + side) - row["region_left"]
+        down_in = ((down >= 0) & (down < row["region_height"])).sum()
+        inside += int(down_in) * int(((across >= 0) & (across < row["region_width"])).sum())
+    expected = inside * 4.0 / (row["region_height"] * row["region_width"])  # 1024 photons on 256 pixels
+    assert row["photons_per_pixel"] == pytest.approx(expected)
