@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ TOKEN = "ray.token"
 HERE = {"node:__internal_head__": 1e-4}  # an actor that asks for this is never placed on a lane that joined
 _CRITICAL = ("gcs_server", "raylet")
 _PORT = "RAY_GCS_SERVER_PORT"
+# Ray's autoscaler, its log monitor and its dashboard: nothing here asks them, and they are a third of a start.
+_UNASKED = ("start_monitor", "start_log_monitor", "start_api_server")
 
 
 @dataclass(frozen=True)
@@ -100,18 +103,19 @@ class RaySession:
         import ray
 
         try:
-            ray.init(
-                **more,
-                num_cpus=1,
-                num_gpus=0,
-                include_dashboard=False,
-                object_store_memory=80 << 20,
-                _temp_dir=str(temp),
-                namespace="lab",
-                log_to_driver=False,
-                logging_level="error",
-                configure_logging=False,
-            )
+            with _bare():
+                ray.init(
+                    **more,
+                    num_cpus=1,
+                    num_gpus=0,
+                    include_dashboard=False,
+                    object_store_memory=80 << 20,
+                    _temp_dir=str(temp),
+                    namespace="lab",
+                    log_to_driver=False,
+                    logging_level="error",
+                    configure_logging=False,
+                )
         except Exception as error:
             hint = "see `lab doctor`"
             if listens is not None:
@@ -183,6 +187,22 @@ def marked_processes(home: Home) -> list[int]:
             if want in (entry / "environ").read_bytes().split(b"\0") and start_time(int(entry.name)):
                 found.append(int(entry.name))
     return found
+
+
+@contextlib.contextmanager
+def _bare() -> Iterator[None]:
+    """What starts within is without what nobody asks. `ray.init` has no option for it, and what `ray start` has for it
+    starts a head that outlives us. A Ray that names them otherwise starts them all, and works as well."""
+    from ray._private.node import Node
+
+    kept = {name: getattr(Node, name) for name in _UNASKED if hasattr(Node, name)}
+    for name in kept:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(Node, name, method)
 
 
 def _record_file(home: Home) -> Path:

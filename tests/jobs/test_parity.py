@@ -49,10 +49,14 @@ def recorder(tmp_path: Path, **params: Any) -> Recorder:
     return Recorder(kind, kind.Params(**params), tmp_path / "attempt")
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
-    """The default run, as a newcomer starts it."""
-    ctx = recorder(tmp_path_factory.mktemp("parity"))
+@pytest.fixture(
+    scope="module",
+    # Its pictures of 64 pixels cost half of it, and show nothing that those of 16 do not: `make test-long` has them.
+    params=[pytest.param({"patch": 16}, id="small"), pytest.param({}, id="default", marks=pytest.mark.long)],
+)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recorder:
+    """The default run, as a newcomer starts it: all of its cells, all that it draws."""
+    ctx = recorder(tmp_path_factory.mktemp("parity"), **request.param)
     ctx.run()
     return ctx
 
@@ -103,7 +107,8 @@ def test_rows_2_4_5_and_8_of_the_trap_table_are_there(whole: Recorder) -> None:
     assert seen == {*SPOILED, *gates.BAD_GATES}
     assert {m.trap for m in mutants(64).values()} | {g.trap for g in gates.BAD_GATES.values()} >= {2, 4, 5, 8}
     reasons = {r["candidate"]: r["reason"] for r in whole.rows if r["role"] == "mutant"}
-    assert "not (128, 1, 64, 64)" in reasons["repeats-by-zero"] or "(0, 4" in reasons["repeats-by-zero"]
+    shape = (128, 1, whole.params.patch, whole.params.patch)
+    assert f"not {shape}" in reasons["repeats-by-zero"] or "(0, 4" in reasons["repeats-by-zero"]
     assert "collapsed" in reasons["collapses"]
     assert "said ok to mutant collapses" in reasons["gate-ratio-is-computable"]
 
@@ -215,7 +220,7 @@ def test_the_kind_is_light() -> None:
         ({"patch": 1000}, "less than or equal to 256"),
         ({"tolerance": 0}, "above 0"),
         ({"tolerance": float("nan")}, "finite"),
-        ({"kernel": "rotation"}, "'translation', 'fcell' or 'postfilter'"),
+        ({"kernel": "rotation"}, "'translation', 'fcell', 'postfilter' or 'pinn'"),
         ({"kernel": "fcell", "sizes": "4"}, "sizes means nothing for fcell: it belongs to translation"),
         ({"kernel": "fcell", "backends": "tensorflow-xla"}, "'tensorflow-xla' is none of numba, torch, torch-cuda"),
         ({"backends": "numba", "devices": "cuda"}, "none of numba runs on cuda"),

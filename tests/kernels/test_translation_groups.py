@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +10,6 @@ import pytest
 from kernels.translation import ShapeMismatch, TranslationRefused, groups, oracle
 from kernels.translation.groups import centred, even_pad, extract, reassemble, relative, stitch
 
-ROOT = Path(__file__).resolve().parents[2]
 RNG = np.random.default_rng(23)
 LIMIT = 64 * 2.0**-24  # of complex64: two translations and a mean, relative to the largest value
 
@@ -131,17 +126,6 @@ def test_backends_by_name_agree_with_the_oracle(backend: str) -> None:
     for name, got in made(backend).items():
         assert close(got, ORACLE[name]), name
         assert got.dtype in ("complex64", "float32")
-
-
-@pytest.fixture(scope="module")
-def tensorflow_answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("groups")
-    np.savez(folder / "in.npz", **CASES)
-    script = Path(__file__).with_name("tensorflow_side.py")
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([sys.executable, "-P", str(script), folder / "in.npz", folder / "out.npz"], env=env, check=True)
-    with np.load(folder / "out.npz") as data:
-        return {name: data[name] for name in data.files}
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])

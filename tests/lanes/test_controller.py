@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -243,26 +245,35 @@ def test_exit_0_without_what_was_planned_is_no_success(shared_home: Home) -> Non
     wait_state(shared_home, send(shared_home, [*PY, half], expect={"last_step": 4}), JobState.SUCCEEDED)
 
 
-def test_a_flipped_byte_after_the_seal_is_not_committed(
-    lab_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def hurt_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """One home for those that kill its controller. `points` beside it is where it looks for places to die."""
+    folder = tmp_path_factory.mktemp("hurt")
+    home = Home(folder / "home")
+    (folder / "points").mkdir()
+    try:
+        lab(home, "up", env={"LAB_FAILPOINTS": str(folder / "points")})
+        yield home
+    finally:
+        end_all(home)
+        shutil.rmtree(home.runtime, ignore_errors=True)
+
+
+def test_a_flipped_byte_after_the_seal_is_not_committed(hurt_home: Home) -> None:
     """The controller dies before the commit; the sealed file is changed; the next controller refuses it."""
-    points = tmp_path / "points"
-    points.mkdir()
-    monkeypatch.setenv("LAB_FAILPOINTS", str(points))
-    lab_home.create()
+    points = hurt_home.path.parent / "points"
+    (points / "controller.before_commit").touch()
     it = send(
-        lab_home,
+        hurt_home,
         [*PY, "import os; open('out.txt', 'w').write('precious')"],
         outputs=["out.txt"],
         retries={"bad-seal": 0},
     )
-    run = lab_home.run_dir(it, 1)
-    (points / "controller.before_commit").touch()
-    wait_for(run.manifest.exists, f"the seal\n{tail(lab_home)}")
-    wait_for(lambda: not list(points.iterdir()), f"the failpoint\n{tail(lab_home)}")
+    run = hurt_home.run_dir(it, 1)
+    wait_for(run.manifest.exists, f"the seal\n{tail(hurt_home)}")
+    wait_for(lambda: not list(points.iterdir()), f"the failpoint\n{tail(hurt_home)}")
     (run.artifacts / "out.txt").write_text("pretious")
-    end = wait_state(lab_home, it, JobState.FAILED)
+    end = wait_state(hurt_home, it, JobState.FAILED)
     assert end.cause == Cause.BAD_SEAL
     assert "out.txt" in str(end.reason)
 
@@ -270,7 +281,7 @@ def test_a_flipped_byte_after_the_seal_is_not_committed(
 # The cache, end to end.
 
 
-def test_the_same_job_again_runs_nothing_and_each_change_is_named(lab_home: Home, tmp_path: Path) -> None:
+def test_the_same_job_again_runs_nothing_and_each_change_is_named(shared_home: Home, tmp_path: Path) -> None:
     code = tmp_path / "project"
     code.mkdir()
     (code / "work.py").write_text("import sys\nprint(open('data.txt').read(), sys.argv)\n")
@@ -278,45 +289,50 @@ def test_the_same_job_again_runs_nothing_and_each_change_is_named(lab_home: Home
     base = ["submit", "command", "--code", str(code), "--input", "data=data.txt", "--json"]
 
     def again(*argv: str) -> dict[str, Any]:
-        done = lab(lab_home, *base, "--wait", "--", sys.executable, "-S", "work.py", *argv, cwd=code)
+        done = lab(shared_home, *base, "--wait", "--", sys.executable, "-S", "work.py", *argv, cwd=code)
         return json.loads(done.stdout.splitlines()[-1])
 
     def ids() -> list[int]:
-        with Journal.open(lab_home) as journal:
+        with Journal.open(shared_home) as journal:
             return [j.id for j in query.jobs(journal.conn, newest_first=False)]
 
+    before = ids()
+
+    def new() -> list[int]:
+        assert ids()[: len(before)] == before
+        return ids()[len(before) :]
+
     again("a")
-    assert ids() == [1]
+    assert len(new()) == 1
     again("a")
-    assert ids() == [1], "nothing ran"
+    assert len(new()) == 1, "nothing ran"
     again("b")
-    assert ids() == [1, 2]
-    assert "argv" in lab(lab_home, "explain", "2").stdout
+    assert len(new()) == 2
+    assert "argv" in lab(shared_home, "explain", str(new()[1])).stdout
     (code / "data.txt").write_text("2")
     again("b")
-    assert ids() == [1, 2, 3]
-    assert "data" in lab(lab_home, "explain", "3").stdout
+    assert len(new()) == 3
+    assert "data" in lab(shared_home, "explain", str(new()[2])).stdout
     (code / "work.py").write_text("import sys\nprint(open('data.txt').read(), sys.argv, 'changed')\n")
     again("b")
-    assert ids() == [1, 2, 3, 4]
-    assert "work.py" in lab(lab_home, "explain", "4").stdout
+    assert len(new()) == 4
+    assert "work.py" in lab(shared_home, "explain", str(new()[3])).stdout
 
 
-def test_an_undeclared_file_is_named_and_never_answers_the_cache(lab_home: Home, tmp_path: Path) -> None:
+def test_an_undeclared_file_is_named_and_never_answers_the_cache(shared_home: Home, tmp_path: Path) -> None:
     secret = tmp_path / "stale.bin"
     secret.write_text("left here last week")
-    lab_home.create()
     argv = ["/bin/cat", str(secret)]
-    first = send(lab_home, argv)
-    assert wait_state(lab_home, first, JobState.SUCCEEDED).undeclared
-    assert str(secret) in lab(lab_home, "explain", str(first)).stdout
-    second = send(lab_home, argv)
+    first = send(shared_home, argv)
+    assert wait_state(shared_home, first, JobState.SUCCEEDED).undeclared
+    assert str(secret) in lab(shared_home, "explain", str(first)).stdout
+    second = send(shared_home, argv)
     assert second != first, "an undeclared job answered the cache"
-    wait_state(lab_home, second, JobState.SUCCEEDED)
+    wait_state(shared_home, second, JobState.SUCCEEDED)
     # The twin: declared, it is the same job the second time.
-    declared = send(lab_home, argv, allow_undeclared=[str(secret)])
-    assert not wait_state(lab_home, declared, JobState.SUCCEEDED).undeclared
-    assert send(lab_home, argv, allow_undeclared=[str(secret)]) == declared
+    declared = send(shared_home, argv, allow_undeclared=[str(secret)])
+    assert not wait_state(shared_home, declared, JobState.SUCCEEDED).undeclared
+    assert send(shared_home, argv, allow_undeclared=[str(secret)]) == declared
 
 
 def test_an_input_that_changed_after_the_submit_is_stale(shared_home: Home, tmp_path: Path) -> None:
@@ -338,25 +354,33 @@ def test_a_second_controller_is_refused(shared_home: Home) -> None:
     assert "another controller" in done.stdout
 
 
-def test_an_unknown_attempt_on_the_lane_is_revoked(lab_home: Home) -> None:
+def test_of_ray_runs_what_is_asked_and_nothing_else(shared_home: Home) -> None:
+    job_id = send(shared_home, ["/bin/echo", "asked of ray"])
+    wait_state(shared_home, job_id, JobState.SUCCEEDED)
+    for asked in ("gcs_server", "raylet/raylet", "ray::LaneActor"):
+        assert pids(shared_home, asked), asked
+    for unasked in ("autoscaler/_private/monitor.py", "log_monitor.py", "dashboard/dashboard.py"):
+        assert not pids(shared_home, unasked), unasked
+
+
+def test_an_unknown_attempt_on_the_lane_is_revoked(hurt_home: Home) -> None:
     """A lane back from the dead with an attempt that the journal has ended: it may not commit, and it is ended."""
-    lab_home.create()
-    it = send(lab_home, ["/bin/sleep", "600"])
-    wait_for(lambda: pids(lab_home, "lanes.child"), "the attempt")
-    guardian, controller = pids(lab_home, "lanes.guardian"), pids(lab_home, "lanes.controller")
+    it = send(hurt_home, ["/bin/sleep", "600"])
+    wait_for(lambda: pids(hurt_home, "lanes.child"), "the attempt")
+    guardian, controller = pids(hurt_home, "lanes.guardian"), pids(hurt_home, "lanes.controller")
     for pid in [*guardian, *controller]:
         kill(pid)
-    wait_for(lambda: not pids(lab_home, "lanes.controller"), "the controller to be gone")
-    with Journal.open(lab_home, Role.CONTROLLER) as journal, journal.transaction() as tx:
+    wait_for(lambda: not pids(hurt_home, "lanes.controller"), "the controller to be gone")
+    with Journal.open(hurt_home, Role.CONTROLLER) as journal, journal.transaction() as tx:
         ended = {"state": "revoked", "cause": "runner-died", "message": "given up", "parts": []}
         tx.append(EventKind.ATTEMPT_ENDED, job=it, attempt=1, lane="local", data=ended)
         tx.append(EventKind.JOB_ENDED, job=it, data={"state": "failed", "cause": "runner-died", "reason": "given up"})
-    assert pids(lab_home, "lanes.child")
-    ensure_controller(lab_home)
-    wait_for(lambda: not pids(lab_home, "lanes.child"), f"the revoked attempt to be ended\n{tail(lab_home)}")
-    wait_for(lambda: not list((lab_home.lane_root("local") / "active").iterdir()), "the lane to forget it")
-    assert not lab_home.run_dir(it, 1).manifest.exists()
-    assert len(ends(lab_home, it)) == 1
+    assert pids(hurt_home, "lanes.child")
+    ensure_controller(hurt_home)
+    wait_for(lambda: not pids(hurt_home, "lanes.child"), f"the revoked attempt to be ended\n{tail(hurt_home)}")
+    wait_for(lambda: not list((hurt_home.lane_root("local") / "active").iterdir()), "the lane to forget it")
+    assert not hurt_home.run_dir(it, 1).manifest.exists()
+    assert len(ends(hurt_home, it)) == 1
 
 
 # One odd job must not take the others with it.
@@ -416,17 +440,17 @@ def test_a_lane_that_left_the_cluster_is_drained_not_forgotten(lab_home: Home) -
     assert wait_state(home, after, JobState.SUCCEEDED).lane == "new"
 
 
-def test_sigterm_is_a_graceful_end(lab_home: Home) -> None:
-    lab(lab_home, "up")
-    kill(pids(lab_home, "lanes.controller")[0], signal.SIGTERM)
+def test_sigterm_is_a_graceful_end(hurt_home: Home) -> None:
+    lab(hurt_home, "up")
+    kill(pids(hurt_home, "lanes.controller")[0], signal.SIGTERM)
 
     def said() -> bool:
-        with Journal.open(lab_home) as journal:
+        with Journal.open(hurt_home) as journal:
             return any(
                 e.kind == EventKind.CONTROLLER_DOWN and e.data["why"] == "SIGTERM" for e in query.events(journal.conn)
             )
 
-    wait_for(said, f"the controller to say goodbye\n{tail(lab_home)}")
+    wait_for(said, f"the controller to say goodbye\n{tail(hurt_home)}")
 
 
 # A full disk.

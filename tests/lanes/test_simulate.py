@@ -16,7 +16,7 @@ from lanes.views import LaneView, Pace, Placed, Wanted
 from tests.lanes.mixes import mix
 
 MIXES = 1000
-FEW = range(0, MIXES, 10)
+FEW = range(0, MIXES, 20)
 ALL = pytest.param(range(MIXES), marks=pytest.mark.long)
 Ratios = dict[int, float]
 
@@ -80,9 +80,9 @@ def test_makespan_is_near_the_bound_and_below_a_list_scheduler(seeds: range) -> 
 
 
 def test_a_placement_that_ignores_speeds_does_not_pass() -> None:
-    blind = [mutant(seed) for seed in FEW[::2]]
+    blind = [mutant(seed) for seed in FEW]
     assert not is_good(blind), said("mutant", blind)
-    assert statistics.mean(blind) > 1.02 * statistics.mean(ours(seed) for seed in FEW[::2])
+    assert statistics.mean(blind) > 1.02 * statistics.mean(ours(seed) for seed in FEW)
 
 
 @pytest.mark.parametrize("seeds", [FEW, ALL], ids=["few", "all"])
@@ -152,7 +152,7 @@ def _crowd(cells: int, lanes: int) -> float:
 
 
 def test_hundreds_of_lanes() -> None:
-    assert _crowd(10_000, 300) < 1.1
+    assert _crowd(3000, 300) < 1.1
 
 
 @pytest.mark.long
