@@ -146,7 +146,7 @@ class _Again:
         there, why = answer_in_cache(self._home, self._conn, key)
         if there is not None:
             return there.id
-        live = query.jobs(self._conn, states=_LIVE, key=key)
+        live = [j for j in query.jobs(self._conn, states=_LIVE, key=key) if j.wish != "cancel"]
         if live:
             return live[0].id
         if item["made"]["optional"]:

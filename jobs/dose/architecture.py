@@ -2,14 +2,16 @@
 
 Diffraction goes through a fixed first layer and a small encoder with an amplitude and a phase decoder:
 
-    fixed layer   what one frame says by itself, to first order about the flat object and linear in the photons, so that
-                  noise averages out in what follows:
-                  O = 1 + conj(P)/(|P|² + 0.05·max|P|²) · F⁻¹[F0·(I - |F0|²) / (2·(|F0|² + 0.1))], F0 = F(P)/N.
-                  Then the same averaged over the frames of its group, each at its place (kernels.translation.groups).
-    features      (re - 1, im) of both, the frame's own and the group's: four channels, each frame by itself
+    fixed layer   what one frame says by itself, four damped least squares steps from the flat object of its own light:
+                  O = a, with a² = Σ I / Σ|P|²; then, with F = FFT(P·O)/N,
+                  O += conj(P)/(|P|² + 0.3·max|P|²) · FFT⁻¹[F·(I - |F|²)/(I + |F|² + 0.6)]·N.
+                  It has no weights; what it leaves open (noise, and what needs more than a frame) is for what follows.
+                  Then the same averaged over the frames of its group, each at its place
+                  (kernels.translation.groups).
+    features      4·(re - a, im) of both, the frame's own and the group's: four channels, each frame by itself
     encoder       3×3 convolutions with relu, three times by stride 2
     decoders      nearest upsampling, the encoder's features of the same size beside it, a 3×3 convolution; two of them
-    object        amplitude softplus(a + log(e-1)), which is 1 for a = 0; phase π·tanh(p)
+    object        amplitude a·softplus(u + log(e-1)), which is a for u = 0; phase π·tanh(v)
 
 All frames of a group share the weights, so one network serves every gridsize. No library is needed here: the Keras form
 is `jobs.dose.network`, the double precision one `jobs.dose.network_oracle`.
@@ -23,9 +25,14 @@ from typing import Any
 
 FEATURES = 4
 DECODERS = ("amplitude", "phase")
-# In the fixed layer: of |P|² in parts of its greatest, and of |F0|² (normalised data has 1/4 a pixel on average).
-PROBE_FLOOR = 0.05
-FIELD_FLOOR = 0.1
+# The fixed layer: its steps, and what damps them: of |P|² in parts of its greatest, and of the light (normalised data
+# has 1/4 a pixel on average). The second keeps single photons from being fitted.
+FIXED_STEPS = 4
+PROBE_FLOOR = 0.3
+FIELD_FLOOR = 0.6
+FEATURE_GAIN = 4.0  # so that features are about 1
+# Of the first weights of the decoders' last layers, in parts of He's: a training begins near the flat object.
+HEAD_START = 0.1
 # Where the probe is dark a patch still has a weight, so that a canvas is never divided by nothing.
 WEIGHT_FLOOR = 1e-3
 UNIT_AMPLITUDE = math.log(math.e - 1)  # softplus of it is 1

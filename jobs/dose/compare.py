@@ -266,7 +266,7 @@ def gather(ctx: Context) -> Given:
                 missing[name] = ABSENT
             continue
         try:
-            arms[name] = _read(where)
+            arms[name] = _of(p, name, _read(where))
         except BadInput as error:
             unreadable[name] = error.message
     halves = [folder(name) for name in HALVES]
@@ -312,6 +312,21 @@ def exposure_of(given: Given, views: Path | None, region: Rectangle) -> Exposure
 def _read(where: Path) -> Reconstruction:
     """Of a job's folder, or the file itself."""
     return Reconstruction.load(where / RECONSTRUCTION if where.is_dir() else where)
+
+
+def _of(p: CompareParams, name: str, given: Reconstruction) -> Reconstruction:
+    """The same, if it is not of another condition, as far as it says of which it is.
+
+    Raises:
+        BadInput: it is of another.
+    """
+    wanted: dict[str, Any] = {"photons": p.photons, "view": p.view, "gridsize": p.gridsize, "seed": p.seed}
+    if name not in OTHERS:  # those have the name of what they are a variant of
+        wanted["arm"] = name
+    other = [f"{k}={given.meta[k]!r}, not {v!r}" for k, v in wanted.items() if given.meta.get(k) not in (None, v)]
+    if other:
+        raise BadInput(f"it is a reconstruction of {'; '.join(other)}", hint="give that of this arm and condition")
+    return given
 
 
 def _reach(aligned: Alignment) -> int:

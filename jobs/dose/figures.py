@@ -3,7 +3,7 @@
 All arms are drawn on the same ranges, which are the reference's and stand in the figure. Phase has cyclic colours whose
 one turn is a whole fraction of 2π, so that a phase and the same phase plus 2π have the same colour; the reference's
 middle 95 % lies on the half of the circle that goes from dark to light, and the other half shows what is out of it.
-Widths and letters are chosen to be read on a telephone.
+What got no light is hatched in every picture alike. Widths and letters are chosen to be read on a telephone.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ STYLE: Any = {
     "axes.spines.right": False,
 }
 PHASE, AMPLITUDE, ERROR = "twilight", "gray", "magma"
+HOLE, STRIPES = "#d6d6d6", "#6f6f6f"
 WIDE = 6.4  # inches; 390 pixels of a telephone are 61 an inch, and 11 points 9 pixels
 _DPI = 200
 
@@ -126,21 +127,25 @@ class _Objects:
         self.high = min(self.wide * height / width, 2.6)
         self.turn = Turn.of(phase_images(found.reference, found.reference)[1])
         self.grey = (float(np.abs(found.reference).min()), float(np.abs(found.reference).max()))
-        errors = [np.abs(each.object - found.reference) for each in found.arms.values()]
+        # In a hole every arm holds the reference, and an error of 0 there is none that was made.
+        lit = np.ones(found.reference.shape, dtype=np.bool_) if found.seen is None else found.seen
+        errors = [np.abs(each.object - found.reference)[lit] for each in found.arms.values()]
         # One wild pixel must not make all others black.
         self.most = max(float(np.quantile(error, 0.995)) for error in errors) or 1.0
         each = self.row_head + self.high + self.below
         absent = [row for row in rows if row["status"] != "measured"]
         measured = [row for row in rows if row["status"] == "measured"]
         self.total = self.head + each * (1 + len(measured)) + 0.5 * len(absent) + self.foot
+        self.total += 0.0 if found.seen is None else 0.17
         self.figure = Figure(figsize=(WIDE, self.total), facecolor="white")
         self.figure.text(
             *self._at(self.left, 0.1), f"{title}: all arms against the {self.against}", size=13, va="top", color=INK
         )
         region = found.region
+        cover = "pixels that all arms cover" if found.seen is None else "pixels, hatched where not all arms cover them"
         self.figure.text(
             *self._at(self.left, 0.38),
-            f"{region.height}×{region.width} pixels that all arms cover, aligned alike;\nthe same ranges for all rows",
+            f"{region.height}×{region.width} {cover}, aligned alike;\nthe same ranges for all rows",
             size=10,
             va="top",
             color=FAINT,
@@ -177,6 +182,8 @@ class _Objects:
         phase = self._picture(1, y)
         mine = phase_images(image, self.found.reference)[0]
         phase.imshow(self.turn.colours(mine), interpolation="nearest")
+        self._holes(amplitude)
+        self._holes(phase)
         if error is None:
             self._bar(amplitude)
             for k, label in enumerate(("amplitude", "phase", "error |R − T|")):
@@ -186,7 +193,19 @@ class _Objects:
             note.set_axis_off()
             note.text(0.5, 0.5, "brighter is worse", ha="center", va="center", size=10, color=FAINT)
         else:
-            self._picture(2, y).imshow(error, cmap=ERROR, vmin=0.0, vmax=self.most, interpolation="nearest")
+            errors = self._picture(2, y)
+            errors.imshow(error, cmap=ERROR, vmin=0.0, vmax=self.most, interpolation="nearest")
+            self._holes(errors)
+
+    def _holes(self, ax: Axes) -> None:
+        """Cover what got no light: what the arrays hold there is the reference, and no arm's."""
+        if self.found.seen is None:
+            return
+        dark = ~self.found.seen
+        colour = mpl.colors.to_rgba_array(HOLE)[0] * dark[..., None]
+        ax.imshow(colour, interpolation="nearest")
+        with mpl.rc_context({"hatch.color": STRIPES, "hatch.linewidth": 0.9}):
+            ax.contourf(dark, levels=[0.5, 1.5], colors="none", hatches=["////"])
 
     def _picture(self, column: int, top: float) -> Axes:
         ax = self._axes(self.left + column * (self.wide + self.gap), top, self.wide, self.high)
@@ -232,9 +251,13 @@ class _Objects:
             ax.set_title(label, size=10.5, pad=3, color=INK)
             for side in ax.spines.values():
                 side.set_visible(False)
+        seen = self.found.seen
+        holes = ""
+        if seen is not None:
+            holes = f"Hatched: {1 - seen.mean():.1%} got no light; the SSIMs alone count the {self.against} there.\n"
         self.figure.text(
             *self._at(self.left, y + 0.56),
-            f"Phase: cyclic colours, one turn is {self.turn.words()}; 0 is the {self.against}'s least.\n"
+            f"{holes}Phase: cyclic colours, one turn is {self.turn.words()}; 0 is the {self.against}'s least.\n"
             f"The middle 95 % of the {self.against} goes from dark to light, blue is outside of it.\n"
             f"Error: |R − T|, brightest from the 99.5 % point of the worst arm on.",
             size=9.5,

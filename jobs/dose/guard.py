@@ -1,9 +1,11 @@
 """The golden loss guard: a training must not end worse than the one a person declared golden.
 
-A golden is a file golden.json that a person fetched from a good training and gives to later ones as the input `golden`:
+A golden is the model.json of a training that a person looked at and found good; fetching it is what promotes it:
 
-    lab fetch JOB --to FOLDER            # its model.json is the golden: cp FOLDER/artifacts/model.json golden.json
-    lab run dose-train ... --input golden=golden.json
+    lab fetch JOB -o out
+    lab run dose-train ... --set golden=out/artifacts/model.json
+    mkdir goldens && cp out/artifacts/model.json goldens/d1000_dense_gs2_s42_pinn.json      # CONDITION_ARM.json
+    lab submit dose --set goldens=goldens                                         # every training that has one there
 """
 
 from __future__ import annotations

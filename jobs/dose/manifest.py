@@ -46,10 +46,10 @@ def _row(ctx: Context, words: ConditionWords, arm: str) -> dict[str, Any]:
     try:
         read = json.loads(path.read_text("utf-8"))
         told = read["condition"]
-        same = (told["arm"], told["photons"], told["view"], told["gridsize"])
+        same = (told["arm"], told["photons"], told["view"], told["gridsize"], told["seed"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} is no manifest of a training: {error}", hint=hint) from None
-    wanted = (arm, words.photons, words.view, words.gridsize)
+    wanted = (arm, words.photons, words.view, words.gridsize, words.seed)
     if same != wanted:
         raise BadInput(f"{path} is the manifest of {same}, not of {wanted}", hint=hint)
     found = {key: read.get(key) for key in _NOT_THERE}

@@ -16,8 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import JobFailed
-from jobs.dose.architecture import DECODERS, UNIT_AMPLITUDE, Architecture
-from jobs.dose.network_oracle import canvas_weight, fixed
+from jobs.dose.architecture import (
+    DECODERS,
+    FEATURE_GAIN,
+    FIELD_FLOOR,
+    FIXED_STEPS,
+    HEAD_START,
+    UNIT_AMPLITUDE,
+    Architecture,
+)
+from jobs.dose.network_oracle import canvas_weight, step
 
 Array = npt.NDArray[Any]
 BACKENDS = ("tensorflow", "torch")
@@ -79,13 +87,13 @@ class Network:
         self.architecture, self.pad = architecture, pad
         self.shim = _shim()
         self.keras: Any = sys.modules["keras"]
-        gain, dark, step = fixed(probe)
         tensor = self.keras.ops.convert_to_tensor
-        self._dark = tensor(dark.astype(np.float32))
-        self._probe, self._gain, self._step = (
-            (tensor(v.real.astype(np.float32)), tensor(v.imag.astype(np.float32))) for v in (probe, gain, step)
+        self._probe, self._step = (
+            (tensor(v.real.astype(np.float32)), tensor(v.imag.astype(np.float32))) for v in (probe, step(probe))
         )
+        self._power = float((np.abs(probe.astype(np.complex128)) ** 2).sum())
         self.weight = canvas_weight(probe)
+        self._canvas = self.shim.averager(self.weight, pad)
         self.core = _core(self.keras, architecture, seed)
 
     @property
@@ -120,14 +128,16 @@ class Network:
     def forward(self, diffraction: Any, positions: Any) -> tuple[Any, Any]:
         """Amplitude and phase, each (B, N, N, C), of tensors of one static shape."""
         ops = self.keras.ops
-        own = self._estimated(diffraction)
+        # Of each frame: its light over the flat object's.
+        level = ops.sqrt(ops.sum(diffraction * diffraction, axis=(1, 2), keepdims=True) / self._power)
+        own = self._estimated(diffraction, level)
         group = self.averaged(*own, positions)
         batch, size, _, members = diffraction.shape
-        parts = [own[0] - 1.0, own[1], group[0] - 1.0, group[1]]
+        parts = [FEATURE_GAIN * p for p in (own[0] - level, own[1], group[0] - level, group[1])]
         flat = [ops.reshape(ops.transpose(p, (0, 3, 1, 2)), (batch * members, size, size, 1)) for p in parts]
         ends = self.core(ops.concatenate(flat, axis=-1))
         a, p = (ops.transpose(ops.reshape(e, (batch, members, size, size)), (0, 2, 3, 1)) for e in ends)
-        return ops.softplus(a + UNIT_AMPLITUDE), np.pi * ops.tanh(p)
+        return level * ops.softplus(a + UNIT_AMPLITUDE), np.pi * ops.tanh(p)
 
     def object_patches(self, diffraction: Any, positions: Any) -> tuple[Any, Any]:
         """Both parts of the patches as their group's canvas has them, (B, N, N, C): what is seen by the probe."""
@@ -139,7 +149,7 @@ class Network:
         """Patches as their group's canvas has them; those of a group of one as they are."""
         if real.shape[-1] == 1:
             return real, imaginary
-        re, im = self.shim.averaged(real, imaginary, positions, self.weight, self.pad)
+        re, im = self._canvas(real, imaginary, positions)
         return re, im
 
     def far(self, real: Any, imaginary: Any) -> tuple[Any, Any]:
@@ -149,15 +159,22 @@ class Network:
         fr, fi = ops.fft2((re * pr - im * pi, re * pi + im * pr))
         return fr / self.architecture.size, fi / self.architecture.size
 
-    def _estimated(self, diffraction: Any) -> tuple[Any, Any]:
+    def _estimated(self, diffraction: Any, level: Any) -> tuple[Any, Any]:
         ops, size = self.keras.ops, self.architecture.size
-        (gr, gi), (sr, si) = self._gain, self._step
+        (pr, pi), (sr, si) = self._probe, self._step
         shifted = ops.roll(ops.transpose(diffraction, (0, 3, 1, 2)), (-(size // 2), -(size // 2)), axis=(2, 3))
-        more = shifted * shifted - self._dark
-        # The inverse by the forward one: conj(FFT(conj x))/N².
-        br, bi = ops.fft2((more * gr, -(more * gi)))
-        dr, di = br / size, -bi / size
-        re, im = 1.0 + sr * dr - si * di, sr * di + si * dr
+        light = shifted * shifted
+        re = ops.transpose(level, (0, 3, 1, 2)) * ops.ones_like(light)
+        im = ops.zeros_like(light)
+        for _ in range(FIXED_STEPS):
+            fr, fi = ops.fft2((re * pr - im * pi, re * pi + im * pr))
+            fr, fi = fr / size, fi / size
+            own = fr * fr + fi * fi
+            gain = (light - own) / (light + own + FIELD_FLOOR)
+            # The inverse by the forward one: conj(FFT(conj x))/N².
+            br, bi = ops.fft2((fr * gain, -(fi * gain)))
+            dr, di = br / size, -bi / size
+            re, im = re + sr * dr - si * di, im + sr * di + si * dr
         return ops.transpose(re, (0, 2, 3, 1)), ops.transpose(im, (0, 2, 3, 1))
 
 
@@ -166,13 +183,19 @@ def _core(keras: Any, architecture: Architecture, seed: int) -> Any:
     layers = keras.layers
     made = {}
     for number, spec in enumerate(architecture.convolutions()):
+        start = keras.initializers.VarianceScaling(
+            scale=2.0 if spec.relu else 2.0 * HEAD_START**2,
+            mode="fan_in",
+            distribution="truncated_normal",
+            seed=seed * 1000 + number,
+        )
         made[spec.name] = layers.Conv2D(
             spec.outputs,
             3,
             strides=spec.stride,
             padding="same",
             activation="relu" if spec.relu else None,
-            kernel_initializer=keras.initializers.HeNormal(seed=seed * 1000 + number),
+            kernel_initializer=start,
             name=spec.name,
         )
     size = architecture.size

@@ -9,7 +9,16 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from jobs.dose.architecture import DECODERS, FIELD_FLOOR, PROBE_FLOOR, UNIT_AMPLITUDE, WEIGHT_FLOOR, Architecture
+from jobs.dose.architecture import (
+    DECODERS,
+    FEATURE_GAIN,
+    FIELD_FLOOR,
+    FIXED_STEPS,
+    PROBE_FLOOR,
+    UNIT_AMPLITUDE,
+    WEIGHT_FLOOR,
+    Architecture,
+)
 from kernels.translation.groups import extract, reassemble
 
 Array = npt.NDArray[Any]
@@ -55,33 +64,41 @@ def forward(
     Returns:
         complex128 (B, C, N, N).
     """
-    own = estimated(probe, diffraction)
+    own, level = estimated(probe, diffraction), flat_level(probe, diffraction)
     group = averaged(own, positions, probe, pad)
-    features = np.stack([own.real - 1, own.imag, group.real - 1, group.imag], axis=-1)
+    features = FEATURE_GAIN * np.stack([own.real - level, own.imag, group.real - level, group.imag], axis=-1)
     size = architecture.size
     flat = features.reshape(-1, size, size, features.shape[-1])
     amplitude, phase = convolved(architecture, weights, flat, before)
-    found: Wide = amplitude * np.exp(1j * phase)
-    return found.reshape(diffraction.shape)
+    found: Wide = (amplitude * np.exp(1j * phase)).reshape(diffraction.shape).astype(np.complex128) * level
+    return found
 
 
 def estimated(probe: Array, diffraction: Array) -> Wide:
     """What each frame (..., N, N) says of its patch by itself; see `jobs.dose.architecture`."""
-    gain, dark, step = fixed(probe)
+    wide, back = probe.astype(np.complex128), step(probe)
     light = np.fft.ifftshift(diffraction.astype(np.float64), axes=(-2, -1)) ** 2
-    found: Wide = 1 + step * np.fft.ifft2(gain * (light - dark)) * probe.shape[0]
+    found: Wide = np.broadcast_to(flat_level(probe, diffraction), light.shape).astype(np.complex128)
+    for _ in range(FIXED_STEPS):
+        far = np.fft.fft2(wide * found) / probe.shape[0]
+        own = far.real**2 + far.imag**2
+        found = found + back * np.fft.ifft2(far * (light - own) / (light + own + FIELD_FLOOR)) * probe.shape[0]
     return found
 
 
-def fixed(probe: Array) -> tuple[Wide, npt.NDArray[np.float64], Wide]:
-    """Of the fixed layer, each (N, N): F0/(2(|F0|² + floor)), |F0|², conj(P)/(|P|² + floor)."""
+def flat_level(probe: Array, diffraction: Array) -> npt.NDArray[np.float64]:
+    """(..., 1, 1): the amplitude of the flat object that gives as much light as each frame has."""
+    light = (diffraction.astype(np.float64) ** 2).sum(axis=(-2, -1), keepdims=True)
+    found: npt.NDArray[np.float64] = np.sqrt(light / (np.abs(probe.astype(np.complex128)) ** 2).sum())
+    return found
+
+
+def step(probe: Array) -> Wide:
+    """(N, N): conj(P)/(|P|² + floor), of the fixed layer."""
     wide = probe.astype(np.complex128)
-    flat: Wide = np.fft.fft2(wide) / probe.shape[0]
     power = wide.real**2 + wide.imag**2
-    light = flat.real**2 + flat.imag**2
-    gain: Wide = flat / (2 * (light + FIELD_FLOOR))
-    step: Wide = np.asarray(wide.conj() / (power + PROBE_FLOOR * float(power.max())), np.complex128)
-    return gain, light, step
+    found: Wide = np.asarray(wide.conj() / (power + PROBE_FLOOR * float(power.max())), np.complex128)
+    return found
 
 
 def averaged(patches: Wide, positions: Array, probe: Array, pad: int) -> Wide:

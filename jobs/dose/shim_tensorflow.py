@@ -19,19 +19,21 @@ def settle(threads: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def averaged(real: Any, imaginary: Any, positions: Any, weight: Any, pad: int) -> tuple[Any, Any]:
-    """Patches (B, N, N, C) of groups at (B, 1, 2, C): each group's canvas, cut into its patches again."""
-    size = real.shape[1]
+def averager(weight: Any, pad: int) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+    """A function of patches (B, N, N, C) of groups at (B, 1, 2, C): each group's canvas, cut into its patches again."""
 
-    # Compiled: as a graph of small operations the translation takes eight times as long.
+    # Compiled: as a graph of small operations the translation takes eight times as long. One function for all callers,
+    # for each costs seconds to compile.
     @tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
-    def canvas(re: Any, im: Any, at: Any) -> tuple[Any, Any]:
+    def canvas(re: Any, im: Any, positions: Any) -> tuple[Any, Any]:
+        # Positions are given. Their gradient would be the real part of a complex one, as is right; nobody asks for it.
+        at = tf.stop_gradient(positions)
         whole = groups_tensorflow.reassemble(tf.complex(re, im), at, pad=pad, weight=weight)
-        found = groups_tensorflow.extract(whole, at, (size, size))
+        found = groups_tensorflow.extract(whole, at, tuple(re.shape[1:3]))
         return tf.math.real(found), tf.math.imag(found)
 
-    re, im = canvas(real, imaginary, positions)
-    return re, im
+    found: Callable[[Any, Any, Any], tuple[Any, Any]] = canvas
+    return found
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,14 +17,18 @@ def settle(threads: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def averaged(real: Any, imaginary: Any, positions: Any, weight: Any, pad: int) -> tuple[Any, Any]:
-    """Patches (B, N, N, C) of groups at (B, 1, 2, C): each group's canvas, cut into its patches again."""
-    size = real.shape[1]
-    patches = torch.complex(real, imaginary).permute(0, 3, 1, 2).contiguous()
-    at = positions.permute(0, 3, 1, 2)
-    whole = groups_torch.reassemble(patches, at, weight=torch.as_tensor(weight), pad=pad)
-    found = groups_torch.extract(whole, at, (size, size)).permute(0, 2, 3, 1)
-    return found.real, found.imag
+def averager(weight: Any, pad: int) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+    """A function of patches (B, N, N, C) of groups at (B, 1, 2, C): each group's canvas, cut into its patches again."""
+    shares = torch.as_tensor(weight)
+
+    def canvas(re: Any, im: Any, positions: Any) -> tuple[Any, Any]:
+        patches = torch.complex(re, im).permute(0, 3, 1, 2).contiguous()
+        at = positions.permute(0, 3, 1, 2)
+        whole = groups_torch.reassemble(patches, at, weight=shares, pad=pad)
+        found = groups_torch.extract(whole, at, tuple(re.shape[1:3])).permute(0, 2, 3, 1)
+        return found.real, found.imag
+
+    return canvas
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

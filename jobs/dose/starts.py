@@ -13,6 +13,7 @@ from jobs.dose.reconstruction import Reconstruction
 # Two pictures that know nothing of each other have |r| near 1/√pixels; smooth ones more. A start with this much is
 # made of the answer, or of another reconstruction of the same data.
 MOST = 0.3
+FLAT = 1e-6  # of the object itself: what single precision leaves of a constant without its mean
 
 
 def correlation(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
@@ -21,12 +22,14 @@ def correlation(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
     A constant factor does not change it: a global phase or scale hides nothing.
     """
     a, b = (np.asarray(v, np.complex128).ravel() for v in (first, second))
+    wholes = [float(np.linalg.norm(v)) for v in (a, b)]
     a, b = a - a.mean(), b - b.mean()
-    sizes = float(np.linalg.norm(a) * np.linalg.norm(b))
-    # What is left of a flat object is rounding.
-    if sizes <= 1e-6 * float(np.sqrt(a.size) * max(np.linalg.norm(b), 1e-30)):
+    parts = [float(np.linalg.norm(v)) for v in (a, b)]
+    # What is left of a flat object is rounding, of its own size: a faint object is not flat.
+    if any(part <= FLAT * whole for part, whole in zip(parts, wholes, strict=True)):
         return 0.0
-    return float(abs(np.vdot(a, b)) / sizes)
+    # Each by its own norm: the product of two small ones may be no number any more.
+    return float(abs(np.vdot(a / parts[0], b / parts[1])))
 
 
 def check_start(start: npt.NDArray[Any], origin: tuple[int, int], truth: Reconstruction) -> float:
@@ -36,7 +39,7 @@ def check_start(start: npt.NDArray[Any], origin: tuple[int, int], truth: Reconst
         start: complex (H, W); origin: (row, column) of its first pixel.
 
     Raises:
-        BadInput: it correlates with the truth, by its values or by its phases or amplitudes alone.
+        BadInput: it correlates with the truth, by its values or by its phases or amplitudes alone; or it is not finite.
     """
     top, left = (max(a, b) for a, b in zip(origin, truth.origin, strict=True))
     ends = [
@@ -50,6 +53,8 @@ def check_start(start: npt.NDArray[Any], origin: tuple[int, int], truth: Reconst
         return array[top - of[0] : bottom - of[0], left - of[1] : right - of[1]]
 
     one, other = part(np.asarray(start), origin), part(truth.object, truth.origin)
+    if not np.isfinite(one).all():
+        raise BadInput("the start has pixels that are not finite", hint="start from a flat object: start=flat")
     found = max(correlation(f(one), f(other)) for f in (np.asarray, np.abs, np.angle))
     if found > MOST:
         raise BadInput(

@@ -160,14 +160,17 @@ def held_against(one: Cell | None, other: Cell | None, greater: bool) -> tuple[f
     return margin, spread, n, "within the spread"
 
 
-def verdicts(found: Sequence[Cell], metrics: Sequence[Metric], arms: Sequence[str]) -> tuple[Verdict, ...]:
+def verdicts(
+    found: Sequence[Cell], metrics: Sequence[Metric], arms: Sequence[str], planned: Iterable[Place] = ()
+) -> tuple[Verdict, ...]:
     """All questions of the study at all places. What an arm did not deliver is answered `missing`, never left out.
 
     Args:
         arms: that the study has, controls too.
+        planned: places that are asked about even where nothing was found.
     """
     at = {(c.place, c.arm, c.metric): c for c in found}
-    places = sorted({c.place for c in found})
+    places = sorted({c.place for c in found} | set(planned))
     out = []
 
     def ask(question: str, place: Place, metric: Metric, arm: str, other: str, against: Cell | None) -> None:

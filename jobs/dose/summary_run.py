@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.dose.gather import BY_NAME, METRICS, Found, Skip, gather
 from jobs.dose.manifest import trainings
 from jobs.dose.report import MAIN, Report, html, markdown
-from jobs.dose.summary import Cell, Verdict, cells, verdicts
+from jobs.dose.summary import Cell, Place, Verdict, cells, verdicts
 from jobs.dose.summary_figure import draw_quality
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def run(ctx: Context) -> None:
     found = gather(ctx, params)
     means = cells(found.values)
     there = {cell.metric for cell in means if cell.n}
-    answers = verdicts(means, [BY_NAME[name] for name in MAIN if name in there], params.arms)
+    planned = [Place(*_at(words)) for words in params.conditions]
+    answers = verdicts(means, [BY_NAME[name] for name in MAIN if name in there], params.arms, planned)
     manifest = trainings(ctx, params)
     rows = {
         "dose_summary": [summary_row(cell, params, found) for cell in means],

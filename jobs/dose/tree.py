@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import BadInput
 from core.study import Study
-from jobs.dose.design import ARMS, SPLITS, Condition, Design, ViewCheck, controls_of, dose_word, filtered, view_checks
+from jobs.dose.design import (
+    ARMS,
+    SPLITS,
+    TRAINED,
+    Condition,
+    Design,
+    ViewCheck,
+    controls_of,
+    dose_word,
+    filtered,
+    view_checks,
+)
 from jobs.dose.manifest import input_name
 from jobs.dose_kinds.study import iterative
 
@@ -74,13 +86,17 @@ def synthetic_tree(params: DoseParams) -> Study:
     study = Study("dose")
     for text in notes(plan):
         study.note(text)
+    goldens = goldens_of(params.goldens, plan)
+    if goldens:
+        trainings = plan.design.counts(plan.arms, conditions=plan.conditions).trainings
+        study.note(f"{len(goldens)} of {trainings} trainings are held against a golden")
     summary: dict[str, Any] = {}
     data: dict[tuple[float, int], Node] = {}
     for condition in plan.conditions:
         at = condition.photons, condition.seed
         if at not in data:
             data[at] = _data(study, plan.design, condition, params.source)
-        summary |= _condition(study, plan, condition, data[at], params)
+        summary |= _condition(study, plan, condition, data[at], params, goldens)
     study.job("dose-summary", summary_params(plan), takes=summary, name="summary", needs=NEEDS)
     return study
 
@@ -145,7 +161,34 @@ def _data(study: Study, design: Design, condition: Condition, source: str | None
     return study.job("dose-data", what, name=name, needs=NEEDS)
 
 
-def _condition(study: Study, plan: Plan, condition: Condition, data: Node, params: DoseParams) -> dict[str, Any]:
+def goldens_of(folder: str | None, plan: Plan) -> dict[tuple[Condition, str], Path]:
+    """The goldens that a folder has for trainings of this plan: CONDITION_ARM.json.
+
+    Raises:
+        BadInput: there is no such folder, or none of its files is called as a training of this study.
+    """
+    if folder is None:
+        return {}
+    if not Path(folder).is_dir():
+        raise BadInput(f"goldens={folder} is no folder", hint="name one with files CONDITION_ARM.json")
+    trained = [arm for arm in plan.arms if arm in TRAINED]
+    wanted = {(c, arm): Path(folder) / f"{c.name}_{arm}.json" for c in plan.conditions for arm in trained}
+    found = {at: path for at, path in wanted.items() if path.is_file()}
+    if not found:
+        name = next((path.name for path in wanted.values()), None)
+        hint = f"a golden is called as its training, e.g. {name}" if name else "no trained arm is asked for"
+        raise BadInput(f"goldens={folder} has no golden of a training of this study", hint=hint)
+    return found
+
+
+def _condition(
+    study: Study,
+    plan: Plan,
+    condition: Condition,
+    data: Node,
+    params: DoseParams,
+    goldens: Mapping[tuple[Condition, str], Path],
+) -> dict[str, Any]:
     """Views, arms, controls and comparison of one condition. Returns what the summary takes of it."""
     design, view, name = plan.design, condition.view, condition.name
     views = study.job(
@@ -177,6 +220,8 @@ def _condition(study: Study, plan: Plan, condition: Condition, data: Node, param
     for arm in (*plan.arms, *controls_of(plan.arms)):
         if arm in epochs:
             what = {"arm": "pinn" if arm == "untrained" else arm, "epochs": epochs[arm], "seed": condition.seed}
+            if (condition, arm) in goldens:
+                what["golden"] = str(goldens[condition, arm])
             made[arm] = study.job("dose-train", what, takes=takes, name=f"{arm}_{name}", needs=NEEDS)
             models[input_name(arm, name)] = (Study.any(made[arm]), "model.json")
     if "lsqml" in plan.arms:

@@ -73,9 +73,12 @@ class DoseCompare(Kind):
     code: ClassVar[tuple[str, ...]] = (
         "core",
         "kernels.devices",
-        "kernels.diffraction",
-        "jobs.dose",
+        *(f"kernels.diffraction.{name}" for name in ("dose", "fluence", "frc", "grouping", "holes", "overlap")),
+        *(f"kernels.diffraction.{name}" for name in ("registration", "seeds", "similarity", "views", "windows")),
+        *(f"jobs.dose.{name}" for name in ("compare", "compare_rows", "compare_tables", "data_schema", "dataset")),
+        *(f"jobs.dose.{name}" for name in ("figures", "npz", "reconstruction", "region", "views_run")),
         "jobs.dose_kinds.compare",
+        "jobs.dose_kinds.views",
     )
     packages: ClassVar[tuple[str, ...]] = (
         "numpy",
@@ -103,8 +106,8 @@ class DoseCompare(Kind):
             ),
             "doubts": Question(
                 "arms that are missing, failed or flagged, and why",
-                "SELECT job, condition, arm, status, reason FROM dose_metrics WHERE {jobs} AND status <> 'ok' "
-                "ORDER BY job, arm",
+                "SELECT job, condition, arm, status, reason, flags FROM dose_metrics WHERE {jobs} "
+                "AND (status <> 'measured' OR flags <> '') ORDER BY job, arm",
             ),
         }
 

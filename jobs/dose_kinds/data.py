@@ -2,7 +2,7 @@
 
     lab run dose-data --set photons=1e4                                  # two photographs, a simulated probe
     lab run dose-data --set source=mine.npz                              # the object, probe and scan of a user's file
-    lab run dose-data --set mode=measured source=star.npz.bz2 photons=1e4
+    lab run dose-data --set mode=measured --set source=star.npz.bz2 --set photons=1e4
 
 This module stays light: the command line imports it to check parameters.
 """

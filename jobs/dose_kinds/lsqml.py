@@ -66,8 +66,9 @@ class DoseLsqml(Kind):
         "core",
         "kernels.devices",
         "kernels.jit",
-        "kernels.diffraction",
-        "jobs.dose",
+        *(f"kernels.diffraction.{name}" for name in ("dose", "grouping", "lsqml", "overlap", "seeds", "views")),
+        *(f"jobs.dose.{name}" for name in ("axes", "data_schema", "dataset", "engines", "lsqml_run", "npz")),
+        *(f"jobs.dose.{name}" for name in ("ptychi_engine", "ptychi_process", "reconstruction", "starts", "views_run")),
         "jobs.dose_kinds.lsqml",
         "jobs.dose_kinds.views",
     )

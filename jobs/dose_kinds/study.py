@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from core.kind import Kind, Params
 from core.study import Study
 
-_SYNTHETIC = ("size", "source", "views", "gridsizes", "arms", "pinn_epochs", "supervised_epochs")
+_SYNTHETIC = ("size", "source", "views", "gridsizes", "arms", "pinn_epochs", "supervised_epochs", "goldens")
 _MEASURED = ("scan_order", "dc")
 
 
@@ -37,13 +37,16 @@ class DoseParams(Params):
     seeds: list[int] | None = Field(None, description="of the simulation, one repetition each [the set's]")
     pinn_epochs: int | None = Field(None, ge=1, description="of the PINN [as the set says]")
     supervised_epochs: int | None = Field(None, ge=1, description="of the supervised baseline [as the set says]")
+    goldens: str | None = Field(
+        None, description="a folder with CONDITION_ARM.json: the model.json that a training is held against [none]"
+    )
     lsqml_epochs: int = Field(100, ge=1, description="of the iterative reconstructions")
     engine: Literal["lean", "ptychi"] = Field("lean", description="of the iterative reconstructions")
     python: str | None = Field(None, description="the interpreter that has ptychi [the lane's]; with engine=ptychi")
     scan_order: Literal["yx", "xy"] = Field("yx", description="columns of a measured scan; with data")
     dc: Literal["corner", "centre"] = Field("corner", description="where measured counts have DC; with data")
 
-    @field_validator("data", "source", "python")
+    @field_validator("data", "source", "python", "goldens")
     @classmethod
     def _absolute(cls, value: str | None) -> str | None:
         return None if value is None else str(Path(value).expanduser().absolute())

@@ -61,7 +61,17 @@ class DoseSummary(Kind):
     name: ClassVar[str] = "dose-summary"
     summary: ClassVar[str] = "what the comparisons of a dose study say together: tables, figures, one page"
     Params: ClassVar[type[Params]] = SummaryParams
-    code: ClassVar[tuple[str, ...]] = ("core", "kernels.diffraction", "jobs.dose", "jobs.dose_kinds.summary")
+    code: ClassVar[tuple[str, ...]] = (
+        "core",
+        "kernels.devices",
+        *(
+            f"kernels.diffraction.{name}"
+            for name in ("bounds", "forward", "grouping", "scan", "seeds", "split", "views")
+        ),
+        *(f"jobs.dose.{name}" for name in ("chart", "design", "gather", "manifest", "page", "report", "report_charts")),
+        *(f"jobs.dose.{name}" for name in ("summary", "summary_figure", "summary_run", "summary_tables")),
+        "jobs.dose_kinds.summary",
+    )
     packages: ClassVar[tuple[str, ...]] = ("numpy", "matplotlib", "pillow")
     needs: ClassVar[Mapping[str, Any]] = {"cores": 1}
 

@@ -1,19 +1,21 @@
 """The kind `dose-train`: a learned arm of the dose study, or one of its two controls.
 
-    lab run dose-train --set arm=pinn epochs=40 --input data=FOLDER --input views=FOLDER
+    lab run dose-train --set arm=pinn --set epochs=40 --input data=FOLDER --input views=FOLDER
 
 `epochs=0` is the untrained network; `arm=mean` the mean of the training object everywhere. A golden is promoted by a
-person: `cp .../artifacts/model.json golden.json`, then `--input golden=golden.json`; see `jobs.dose.guard`.
+person: `lab fetch JOB -o out`, then `--set golden=out/artifacts/model.json`; for a study see `jobs.dose.guard`.
 
 This module stays light: the command line imports it to check parameters.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from core.errors import BadInput
 from core.kind import Context, Kind, Params
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ class DoseTrainParams(Params):
     background: float = Field(0.01, gt=0, description="pinn: photons a pixel that come from nowhere")
     checkpoint_epochs: int = Field(10, ge=1, description="epochs from one checkpoint to the next")
     tolerance: float = Field(0.25, ge=0, description="how much above its golden a loss may be, in parts of it")
+    golden: str | None = Field(None, description="model.json of a good training of the same condition [none]")
+
+    @field_validator("golden")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        return None if value is None else str(Path(value).expanduser().absolute())
 
     @model_validator(mode="after")
     def _goes_together(self) -> DoseTrainParams:
@@ -49,7 +57,7 @@ class DoseTrainParams(Params):
         idle = {
             **dict.fromkeys(("held_back", "background"), self.arm != "pinn"),
             **dict.fromkeys(
-                ("backend", "width", "frames_per_step", "frames_per_epoch", "rate", "clip", "tolerance"),
+                ("backend", "width", "frames_per_step", "frames_per_epoch", "rate", "clip", "tolerance", "golden"),
                 self.arm == "mean",
             ),
         }
@@ -81,10 +89,14 @@ class DoseTrain(Kind):
     Params: ClassVar[type[Params]] = DoseTrainParams
     code: ClassVar[tuple[str, ...]] = (
         "core",
-        "kernels.diffraction",
+        "kernels.devices",
+        *(f"kernels.diffraction.{name}" for name in ("dose", "grouping", "overlap", "seeds", "views")),
         "kernels.translation",
-        "jobs.dose",
+        *(f"jobs.dose.{name}" for name in ("architecture", "data_schema", "dataset", "guard", "learned", "losses")),
+        *(f"jobs.dose.{name}" for name in ("network", "network_oracle", "npz", "recipe", "reconstruction", "samples")),
+        *(f"jobs.dose.{name}" for name in ("shim_tensorflow", "shim_torch", "stitching", "training", "views_run")),
         "jobs.dose_kinds.train",
+        "jobs.dose_kinds.views",
     )
     packages: ClassVar[tuple[str, ...]] = ("numpy", "scipy", "keras", "tensorflow", "torch")
     described: ClassVar[tuple[str, ...]] = ("arm", "epochs", "seed")
@@ -119,6 +131,14 @@ class DoseTrain(Kind):
 
     def describe(self, params: DoseTrainParams) -> str:
         return f"{params.name}, {params.epochs} epochs, seed {params.seed}, {params.backend}"
+
+    def inputs(self, params: DoseTrainParams) -> dict[str, Path]:
+        if params.golden is None:
+            return {}
+        path = Path(params.golden)
+        if not path.is_file():
+            raise BadInput(f"golden={path} is no file", hint="give the model.json of a good training")
+        return {GOLDEN: path}
 
     def run(self, ctx: Context) -> None:
         from jobs.dose.learned import run

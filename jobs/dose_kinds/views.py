@@ -1,6 +1,6 @@
 """The kind `dose-views`: which groups of a dataset's frames the arms of one condition are given.
 
-    lab run dose-views --set view=dense overlap=0.7 gridsize=2 --input data=FOLDER
+    lab run dose-views --set view=dense --set overlap=0.7 --set gridsize=2 --input data=FOLDER
 
 This module stays light: the command line imports it to check parameters.
 """

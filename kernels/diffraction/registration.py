@@ -145,7 +145,7 @@ def find_ramp(
     """(x, y) radians per pixel of the phase ramp that `image` (H, W) has over `reference`.
 
     Raises:
-        KernelRefused: the shapes differ, or one of them has no energy.
+        KernelRefused: the shapes differ, one of them has no energy, or all of it lies on one line.
     """
     _alike(image, reference)
     product = np.asarray(image, dtype=np.complex128) * np.conj(reference)
@@ -161,7 +161,10 @@ def find_ramp(
         left = product * np.exp(-1j * (columns * x + rows * y))
         # Around its mean direction, so that as little as possible is wrapped.
         residual = np.angle(left * np.conj(left.sum()))
-        _, dy, dx = np.linalg.solve(normal, np.array([np.sum(weight * residual * a) for a in basis]))
+        try:
+            _, dy, dx = np.linalg.solve(normal, np.array([np.sum(weight * residual * a) for a in basis]))
+        except np.linalg.LinAlgError:
+            raise KernelRefused("what both objects have lies on one line: no plane fits its phase") from None
         x, y = x + float(dx), y + float(dy)
         if math.hypot(dx * product.shape[1], dy * product.shape[0]) < 1e-9:
             break

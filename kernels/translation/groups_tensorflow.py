@@ -82,15 +82,20 @@ def _mean(images: Any, weight: Any, moves: Any, pad: int, groups: int) -> Any:
         raise ShapeMismatch(f"the weight is {tuple(weight.shape.as_list())}, but a patch is {tuple(frame)}")
     shares = tf.broadcast_to(weight, images.shape)
     around = ((0, 0), (pad, pad), (pad, pad))
-    moved = translate(tf.pad(images * tf.cast(shares, images.dtype), around), moves)
+    moved = translate(tf.pad(images * _like(shares, images), around), moves)
     weights = translate(tf.pad(shares, around), moves)
     total, per_pixel = (
         tf.reduce_sum(tf.reshape(t, (groups, -1, *moved.shape.as_list()[1:])), axis=1) for t in (moved, weights)
     )
     # Divided by 1 where there is nothing: by 0 would be NaN, and stay so in the gradient.
     lit = per_pixel > 0
-    mean = total / tf.cast(tf.where(lit, per_pixel, tf.ones_like(per_pixel)), images.dtype)
+    mean = total / _like(tf.where(lit, per_pixel, tf.ones_like(per_pixel)), images)
     return tf.where(lit, mean, tf.zeros_like(mean))
+
+
+def _like(values: Any, images: Any) -> Any:
+    """Real values as complex ones where the images are. The gradient of a cast is the same, with a warning."""
+    return tf.complex(values, tf.zeros_like(values)) if images.dtype.is_complex else values
 
 
 def _spots(positions: Any) -> Any:

@@ -212,6 +212,16 @@ def test_what_was_skipped_runs_again_too(lab: Lab) -> None:
     assert [u.id for _, u in query.dependencies(lab.journal.conn, jobs[1].id)] == [jobs[0].id]
 
 
+def test_nobody_takes_files_of_a_job_that_was_asked_to_end(lab: Lab) -> None:
+    data, part, *_ = lab.submit_study("doses")
+    (again,) = rerun(lab.home, [part.id], force=True)  # the twin: one that is under way is waited for
+    assert [u.id for _, u in query.dependencies(lab.journal.conn, again.id)] == [data.id]
+    with Journal.open(lab.home, Role.CLIENT) as journal, journal.transaction() as tx:
+        tx.append(EventKind.CANCEL_ASKED, job=data.id)
+    with pytest.raises(BadInput, match=r"the input 'data' of job 2 is made by another job, which is not there"):
+        rerun(lab.home, [part.id], force=True)
+
+
 def test_a_study_by_its_name(lab: Lab) -> None:
     lab.submit_study("doses", params={"seeds": 3})
     assert members(lab.journal.conn, "doses") == [1, 2, 3, 4, 5]

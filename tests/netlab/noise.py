@@ -21,7 +21,7 @@ exec "$@"
 """
 
 # A login that never gets to the program: prints for ever.
-ENDLESS = "#!/bin/sh\nwhile :; do echo noise without end; done\n"
+ENDLESS = "#!/bin/sh\nexec yes noise without end\n"
 
 # `garble PROGRAM ...`: passes on what goes in and out, but for one fault that ~/garble names, such as `down flip 2000`
 # (way, kind, bytes of that way that pass first). It happens once: the file is gone when it has been read.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,23 @@ def test_what_is_missing_or_spoilt_is_a_row_with_its_reason(tmp_path: Path) -> N
     assert all(found["pinn"][n] is None for n in NUMBERS)
     assert found["lsqml"]["region_height"] == 64 - 8 - 2 * found["lsqml"]["trimmed"]
     assert set(read_npz(context.artifacts / "aligned.npz")) == {"truth", "lsqml", "region"}
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("arm", "supervised"), ("photons", 1e4), ("view", "sparse"), ("gridsize", 1), ("seed", 43)]
+)
+def test_a_reconstruction_of_another_condition_is_not_measured(word: str, value: Any, tmp_path: Path) -> None:
+    own = {k: v for k, v in NAMED.items() if k != "condition"} | {"arm": "pinn"}
+    lsqml = made(TRUTH)
+    arms = {"pinn": made(TRUTH + noise(SHAPE, 0.1)), "lsqml": lsqml, "ptychi": replace(lsqml, meta={"arm": "lsqml"})}
+    for meta, status in ((own, "measured"), (own | {word: value}, "failed")):
+        arms["pinn"] = replace(arms["pinn"], meta=meta)
+        handed_over = handed(tmp_path / status, {"truth": made(TRUTH, border=0), **arms})
+        context = Recorder(DoseCompare(), CompareParams(**NAMED), tmp_path / status / "job", inputs=handed_over)
+        given = compare.gather(context)
+        assert ("pinn" in given.arms) is (status == "measured")
+        assert {"lsqml", "ptychi"} < set(given.arms) | {"pinn"}
+    assert given.unreadable["pinn"].startswith(f"it is a reconstruction of {word}={value!r}, not {own[word]!r}")
 
 
 def test_arms_that_were_not_asked_for_are_not_missing(tmp_path: Path) -> None:

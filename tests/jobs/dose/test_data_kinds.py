@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import subprocess
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 
 from core.errors import BadInput
-from core.kind import Kind
 from jobs.dose.dataset import Dataset, validate
 from jobs.dose.reconstruction import Reconstruction
 from jobs.dose.simulate import Scene, expose, split_safely
@@ -247,26 +245,3 @@ def test_disc_pixels_counted() -> None:
     inside = [(columns - a) ** 2 + (rows - b) ** 2 <= 49 for a, b in zip(x, y, strict=True)]
     assert disc_pixels(x, y, 14.0) == (inside[0] | inside[1]).sum()
     assert disc_pixels(x[:0], y[:0], 14.0) == 0
-
-
-def modules_of(first: str) -> set[str]:
-    """The project's modules that are imported from this one on, however deep."""
-    root, found, left = Path(__file__).resolve().parents[3], set[str](), [first]
-    while left:
-        name = left.pop()
-        if name in found or name.startswith("core"):
-            continue
-        found.add(name)
-        for node in ast.walk(ast.parse((root / f"{name.replace('.', '/')}.py").read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("jobs", "kernels")):
-                module = str(node.module)
-                parts = [module] if (root / f"{module.replace('.', '/')}.py").is_file() else []
-                left += parts or [f"{module}.{alias.name}" for alias in node.names]
-    return found
-
-
-@pytest.mark.parametrize("kind", [DoseData(), DoseViews()])
-def test_every_module_that_makes_the_numbers_is_part_of_the_key(kind: Kind) -> None:
-    needed = modules_of(type(kind).__module__)
-    assert "jobs.dose.dataset" in needed
-    assert [n for n in sorted(needed) if not any(n == c or n.startswith(f"{c}.") for c in kind.code)] == []

@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from jobs.dose.design import ARMS, CONTROLS, SETS, SPLITS, Condition, Design, Vi
 from jobs.dose.tree import plan_of
 from jobs.dose_kinds.study import Dose, DoseParams
 from jobs.dose_kinds.summary import SummaryParams
+from jobs.dose_kinds.train import DoseTrain, DoseTrainParams
 
 SEED, SMALL, TINY = (Design.named(name) for name in ("seed", "small", "tiny"))
 
@@ -224,6 +226,28 @@ def test_the_configuration_is_explicit_and_frozen():
     assert changed != before, "and what is asked for arrives"
 
 
+def shared(nodes):
+    """Nodes that may run in a process together with others: cells of sweeps, and what runs in batches."""
+    from core.kind import load_kind
+
+    def pools(node):
+        kind = load_kind(node.kind)
+        return kind.pools(kind.Params(**node.params))
+
+    return [node.name for node in nodes if node.grid is not None or pools(node)]
+
+
+def test_every_condition_is_trained_in_a_process_of_its_own(monkeypatch):
+    """TensorFlow keeps memory from one training to the next, and globals keep settings: no process sees two."""
+    nodes = study(size="tiny").nodes()
+    assert shared(nodes) == []
+    takes = [frozenset((t.name, t.job, t.file) for t in n.takes) for n in nodes if n.kind == "dose-train"]
+    conditions = len(TINY.conditions())
+    assert len(set(takes)) == conditions, "each condition has its own data and views"
+    monkeypatch.setattr(DoseTrain, "pooled", True)  # the twin: batches of warm workers
+    assert len(shared(nodes)) == len(takes)
+
+
 def test_a_wrong_design_is_refused():
     with pytest.raises(BadInput, match="C=gridsize² must not exceed K"):
         replace(TINY, views=(View("four", None, 4),))
@@ -284,3 +308,20 @@ def test_a_users_file_is_planned_by_its_own_scan(tmp_path):
     assert "N=16" in wide.notes[0]
     with pytest.raises(BadInput, match="nothing of the design"):
         study(size="tiny", source=given("narrow.npz", 1), views=["sparse"])
+
+
+def test_goldens_go_to_the_trainings_they_are_called_after(tmp_path: Path) -> None:
+    name = plan_of(DoseParams(size="tiny")).conditions[0].name
+    with pytest.raises(BadInput, match="no golden of a training of this study"):
+        study(size="tiny", goldens=str(tmp_path))
+    (tmp_path / f"{name}_pinn.json").write_text("{}")
+    tree = study(size="tiny", goldens=str(tmp_path))
+    held = {n.name: n.params["golden"] for n in tree.nodes() if "golden" in n.params}
+    assert held == {f"pinn_{name}": str(tmp_path / f"{name}_pinn.json")}
+    assert any("trainings are held against a golden" in note and note.startswith("1 of ") for note in tree.notes)
+    params = DoseTrainParams(golden=held[f"pinn_{name}"])
+    assert DoseTrain().inputs(params) == {"golden": tmp_path / f"{name}_pinn.json"}
+    with pytest.raises(BadInput, match="is no file"):
+        DoseTrain().inputs(DoseTrainParams(golden=str(tmp_path / "none.json")))
+    with pytest.raises(BadInput, match="is no folder"):
+        study(size="tiny", goldens=str(tmp_path / "none"))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jobs.dose.compare import measure
-from jobs.dose.figures import LOOKS, Turn
+from jobs.dose.figures import LOOKS, Turn, objects_figure
 from jobs.dose_kinds.compare import ARMS, CONTROLS, OTHERS
 from tests.jobs.dose.test_compare import TRUTH, made
+from tests.jobs.dose.test_region_holes import HOLES, INSIDE
+from tests.jobs.dose.test_region_holes import TRUTH as HOLED_TRUTH
+from tests.jobs.dose.test_region_holes import made as covered
 
 
 @pytest.mark.parametrize("extent", [0.2, 1.2, 3.0, 5.5])
@@ -54,3 +59,19 @@ def test_measure_is_pure() -> None:
     measure({"lsqml": arm}, truth)
     np.testing.assert_array_equal(arm.object, before[0])
     np.testing.assert_array_equal(truth.object, before[1])
+
+
+def test_what_stands_in_a_hole_is_never_drawn(tmp_path: Path) -> None:
+    found = measure({"lsqml": covered(HOLED_TRUTH * 1.1, INSIDE & ~HOLES)}, covered(HOLED_TRUTH, np.ones_like(HOLES)))
+    assert found.seen is not None
+    row = {"arm": "lsqml", "status": "measured", "against": "truth", "flags": "", "ms_ssim_phase": 1.0}
+    row |= {"frc50": 0.5, "frc50_reached": "never", "relative_error": 0.0}
+    arm = found.arms["lsqml"]
+    other = dataclasses.replace(arm, object=np.where(found.seen, arm.object, 5 - 3j))
+    drawn = []
+    for seen, mine in ((found.seen, arm), (found.seen, other), (None, other)):
+        path = tmp_path / f"{len(drawn)}.png"
+        objects_figure(path, "a", dataclasses.replace(found, seen=seen, arms={"lsqml": mine}), [row])
+        drawn.append(path.read_bytes())
+    assert drawn[0] == drawn[1]
+    assert drawn[2] != drawn[1], "without holes it is drawn"

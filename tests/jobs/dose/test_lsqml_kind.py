@@ -171,6 +171,18 @@ def test_what_correlates_and_what_does_not() -> None:
     assert correlation(truth, truth) == pytest.approx(1.0)
 
 
+def test_a_faint_start_is_no_flat_one() -> None:
+    """An object of amplitudes alone: its phase gives nothing away, and neither may a small factor hide it."""
+    truth = (1 + 0.3 * np.random.default_rng(3).random((M, M))).astype(np.complex64)
+    known = Reconstruction(truth, (0, 0), np.ones(truth.shape, bool))
+    for factor in (1.0, 1e-7, 1e-20, 1e7):
+        with pytest.raises(BadInput, match="correlates"):
+            check_start(factor * truth, (0, 0), known)
+        assert check_start(np.full((M, M), factor * (1 / 3 + 0.7j), np.complex64), (0, 0), known) == 0.0
+    with pytest.raises(BadInput, match="not finite"):
+        check_start(np.full((M, M), np.nan), (0, 0), known)
+
+
 def test_swapped_axes_are_noticed(tmp_path: Path) -> None:
     right, swapped = measured()[0], measured(swapped=True)[0]
     for data, answer in ((right, Axes.RIGHT), (swapped, Axes.SWAPPED)):

@@ -17,7 +17,8 @@ from core.errors import BadInput
 from core.kind import Absent
 from jobs.dose.design import CONTROLS
 from jobs.dose.gather import METRICS
-from jobs.dose.summary import FEW, Metric, Value, cells, held_against, verdicts
+from jobs.dose.manifest import trainings
+from jobs.dose.summary import FEW, Metric, Place, Value, cells, held_against, verdicts
 from jobs.dose.tree import plan_of, summary_params
 from jobs.dose_kinds.study import DoseParams
 from jobs.dose_kinds.summary import DoseSummary, SummaryParams
@@ -186,6 +187,44 @@ def test_a_failed_condition_is_listed_and_the_rest_is_there(tmp_path):
     assert gone in text
     assert f"{len(plan.conditions) - 1} of {len(plan.conditions)} planned conditions" in text
     assert gone in (run.artifacts / "index.html").read_text()
+
+
+def test_a_place_of_which_nothing_came_is_asked_about(tmp_path):
+    """Every seed of it failed: no row of it is there, and its questions are answered all the same."""
+    run, plan = summarise(tmp_path, drop=[f"d100000_dense_gs2_s{seed}" for seed in (42, 43)])
+    assert not [r for r in run.tables["dose_summary"] if (r["photons"], r["view"]) == (1e5, "dense")]
+    lost = [r for r in run.tables["dose_verdicts"] if (r["photons"], r["view"]) == (1e5, "dense")]
+    assert {r["question"] for r in lost} == {"beats", "against-lsqml", "dose"}
+    assert {(r["answer"], r["margin"]) for r in lost} == {("missing", None)}
+    assert {r["answer"] for r in run.tables["dose_verdicts"] if r["view"] == "sparse"} >= {"better"}
+    places = len(plan.design.doses) * len(plan.design.views)
+    asked = [r for r in run.tables["dose_verdicts"] if r["metric"] == "frc50" and r["question"] == "beats"]
+    assert len(asked) == places * 2 * 2
+
+
+def test_a_dose_that_is_lost_is_no_step_to_skip():
+    made = [v for d in (1e3, 1e5) for v in values("lsqml", {1: d / 1e5, 2: d / 1e5}, photons=d)]
+    planned = [Place(d, "dense", 2) for d in (1e3, 1e4, 1e5)]
+
+    def steps(*given):
+        return [(v.place.photons, v.other, v.answer) for v in verdicts(cells(made), [GREATER], ["lsqml"], *given)]
+
+    assert steps(planned) == [(1e4, "1000", "missing"), (1e5, "10000", "missing")]
+    assert steps() == [(1e5, "1000", "better")]  # the twin: of what was found alone
+
+
+def test_a_training_of_another_seed_is_refused(tmp_path):
+    word = {"condition": "d1000_dense_gs2_s42", "photons": 1e3, "view": "dense", "gridsize": 2, "seed": 42}
+    params = SummaryParams(arms=["pinn"], conditions=[word])
+    path = tmp_path / "model.json"
+    run = Recorder(DoseSummary(), params, tmp_path / "run", inputs={"model_pinn_d1000_dense_gs2_s42": path})
+    told = {k: v for k, v in word.items() if k != "condition"} | {"arm": "pinn"}
+    path.write_text(json.dumps({"condition": told, "status": "trained", "epochs_done": 3}))
+    (row,) = trainings(run, params)
+    assert (row["status"], row["epochs_done"], row["seed"]) == ("trained", 3, 42)
+    path.write_text(json.dumps({"condition": told | {"seed": 43}, "status": "trained"}))
+    with pytest.raises(BadInput, match="is the manifest of"):
+        trainings(run, params)
 
 
 def test_nothing_at_all_is_still_a_page(tmp_path):

@@ -129,6 +129,10 @@ def test_what_cannot_be_registered_is_refused() -> None:
         align(np.zeros(SHAPE), TRUTH)
     with pytest.raises(KernelRefused, match="reference is flat"):
         align(TRUTH, np.ones(SHAPE))
+    dot = np.zeros(SHAPE)
+    dot[3, 3] = 1
+    with pytest.raises(KernelRefused, match="on one line"):
+        align(dot, TRUTH)
     with pytest.raises(KernelRefused, match="no scale"):
         find_scale(np.zeros(SHAPE), TRUTH)
     with pytest.raises(KernelRefused, match="cap"):

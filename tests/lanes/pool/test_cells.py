@@ -257,9 +257,12 @@ def test_the_child_of_a_cell_does_not_run_the_batch(bench: Bench, toy: CodeRef) 
     batch = bench.start(bench.spec(toy), cells)
     done = bench.wait(batch)
     assert not done.worker_died
-    assert [r["x"] for r in rows(done)] == [0, 1, 2, 3, 4]
+    # On a busy machine the last may be given back, to be run elsewhere; both that fork have ended well.
+    ran = [c.job for c in cells if c.job not in done.back]
+    assert done.back in ([], [cells[-1].job])
+    assert [r["x"] for r in rows(done)] == [0, 1, 2, 3, 4][: len(ran)]
     frames, _ = read_spool(bench.path(batch) / "cells.spool")
-    assert [job for f in frames for job in f.ok] == [c.job for c in cells], "each is written once"
+    assert [job for f in frames for job in f.ok] == ran, "each is written once"
     log = (bench.path(batch) / "log.txt").read_text()
     assert log.splitlines() == ["fork 1", "fork 3"], "nothing of the children"
     assert verify_manifest(RunDir(bench.path(batch))) == []
