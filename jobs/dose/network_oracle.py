@@ -70,7 +70,8 @@ def forward(
     size = architecture.size
     flat = features.reshape(-1, size, size, features.shape[-1])
     amplitude, phase = convolved(architecture, weights, flat, before)
-    found: Wide = (amplitude * np.exp(1j * phase)).reshape(diffraction.shape).astype(np.complex128) * level
+    turned: Wide = amplitude * np.exp(1j * phase)
+    found: Wide = turned.reshape(diffraction.shape) * level
     return found
 
 

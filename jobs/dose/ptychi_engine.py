@@ -3,7 +3,7 @@
 It sets torch's global defaults, needs a torchvision and brings packages of its own, so it is given an environment:
 
     python3 -m venv ptychi-env
-    ptychi-env/bin/pip install torch --index-url https://download.pytorch.org/whl/cpu
+    ptychi-env/bin/pip install torch
     ptychi-env/bin/pip install --no-deps ptychi
     ptychi-env/bin/pip install numpy scipy pandas scikit-learn scikit-image pydantic h5py tqdm matplotlib
 

@@ -352,7 +352,7 @@ def recovered(home: Home) -> bool:  # noqa: F811
 def test_recoveries_among_busy_clients_lose_and_repeat_nothing(home: Home) -> None:  # noqa: F811
     fill(home, 0)
     until, said = FORK.Event(), FORK.Queue()
-    workers = [FORK.Process(target=keep_submitting, args=(home.path, until, said)) for _ in range(3)]
+    workers = [FORK.Process(target=keep_submitting, args=(home.path, until, said), daemon=True) for _ in range(3)]
     for worker in workers:
         worker.start()
     for _ in range(8):

@@ -315,6 +315,8 @@ def test_a_lane_that_was_started_anew(far: FarBench, far_toy: CodeRef, tmp_path:
     done = far.wait(batch)
     assert (_places(done.ok), _places(done.back)) == ([0], [2])
     assert ends(done) == [(1, "lost", "lane-rebooted", "the lane was started anew while it ran")]
+    # Back to the true boot: one that has not begun by then would be waited for as long as a start may take.
+    wait_for(lambda: len(far.far.worker_pids()) == len(far.far.workers()), "workers that start to have begun")
     far.far.restart_agent()
     assert far.run(spec, "row").ok
 
