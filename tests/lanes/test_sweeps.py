@@ -307,7 +307,7 @@ def test_borrowed_cells_are_waited_for(
     unlucky = mine.sweep(grid(1), members=[lender + 2])
     wait_for(lambda: counts(shared_home, borrower).get("succeeded") == 2 or None, "its own cells")
     assert job(shared_home, borrower).state is S.RUNNING
-    assert job(shared_home, all_borrowed).state is S.RUNNING
+    wait_for(lambda: job(shared_home, all_borrowed).state is S.RUNNING, "the one without cells of its own to run")
     go.touch()
     assert wait_end(shared_home, borrower).state is S.SUCCEEDED
     assert counts(shared_home, borrower) == {"succeeded": 3}
