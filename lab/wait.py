@@ -193,6 +193,7 @@ class _Reasons:
         self._here = here
         self._since: dict[int, float] = {}
         self._said: dict[int, str] = {}
+        self._of_many: set[str] = set()
         self._next = 0.0
 
     def look(self, journal: Journal, jobs: Sequence[Job], now: float) -> None:
@@ -213,14 +214,20 @@ class _Reasons:
             why = ""
             with contextlib.suppress(LabError):  # a cluster.yaml that somebody is editing: no reason to stop waiting
                 why = why_waits(self._here.home, journal.conn, job)
-            same = re.sub(r"[\d.,]+", "", why)
-            many = len(jobs) > MANY  # each of them says the same, and most wait for each other
-            about = 0 if many else job.id
-            if many and " waits for job " in why:
-                continue
-            if why and "is about to start" not in why and self._said.get(about) != same:
-                self._said[about] = same
+            if why and "is about to start" not in why and self._is_new(why, job.id, many=len(jobs) > MANY):
                 self._here.out.remark(human.clean(why))
+
+    def _is_new(self, why: str, job: int, *, many: bool) -> bool:
+        same = re.sub(r"[\d.,]+", "", why)
+        if not many:
+            before, self._said[job] = self._said.get(job), same
+            return same != before
+        # Most wait for each other, and the rest say the same: what keeps them, once, and not how many are first.
+        same = same.partition(";")[0]
+        if " waits for job " in why or same in self._of_many:
+            return False
+        self._of_many.add(same)
+        return True
 
 
 class _ControllerWatch:

@@ -15,6 +15,8 @@ from kernels.translation import translate
 
 Array = npt.NDArray[Any]
 SEEN = 0.1  # of the light of one probe's brightest pixel: with less a pixel is not covered
+# How much the phase counts that a patch was found with, in parts of its light: next to nothing where patches overlap.
+ANCHOR = 1e-3
 _AT_ONCE = 64
 
 
@@ -71,24 +73,27 @@ def constant_phases(
 
     The phases of the leading eigenvector of H_ij = Σ w_i·w_j·p_i·conj(p_j) over the pixels that two patches share (at
     whole pixels), each row in parts of its light (angular synchronisation: Singer, 2011).
-    What has no overlap with the rest keeps an arbitrary angle of its own.
+
+    Every patch overlaps a little with a flat object, too. Patches that hardly overlap with the rest, as groups of a
+    sparse view, would otherwise get the angles of rounding errors: they keep the mean phase that they were found with.
     """
     size, count = weight.shape[0], len(patches)
     row, column = np.rint(y).astype(int), np.rint(x).astype(int)
     weighted = patches * np.asarray(weight, np.float64)
-    shared = np.zeros((count, count), np.complex128)
+    shared = np.zeros((count + 1, count + 1), np.complex128)
     # The light of a probe is in the middle: patches half a frame apart share next to none.
     for i in range(count):
         near = np.nonzero((np.abs(row - row[i]) < size // 2) & (np.abs(column - column[i]) < size // 2))[0]
         for j in near[near > i]:
             own, other = _shared(row[j] - row[i], column[j] - column[i], size)
             shared[i, j] = np.vdot(weighted[j][other], weighted[i][own])
+    shared[:count, count] = ANCHOR * np.tensordot(weighted, np.asarray(weight, np.float64), 2)
     shared += shared.conj().T
     light = np.abs(shared).sum(axis=1)
     root = np.sqrt(np.where(light > 0, light, 1.0))
     # Above 0 in the diagonal, so that the leading one is not the one of alternating signs.
-    _, vectors = np.linalg.eigh(shared / root[:, None] / root[None, :] + np.eye(count))
-    leading = vectors[:, -1]
+    _, vectors = np.linalg.eigh(shared / root[:, None] / root[None, :] + np.eye(count + 1))
+    leading = vectors[:count, -1]
     turn = leading.sum()
     angles: npt.NDArray[np.float64] = np.angle(leading * np.conj(turn if abs(turn) > 0 else 1))
     return angles

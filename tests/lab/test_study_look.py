@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.errors import Exit
+from lab.wait import _Reasons
 from tests.lab.shell import Shell, shell  # noqa: F401
 from tests.lab.toys import finish
 from tests.support import wait_for
@@ -82,3 +83,16 @@ def test_waiting_for_a_study_says_what_failed_and_ends_accordingly(shell: Shell)
     assert lines[-1] == "21 of 22 jobs succeeded"
     assert "queued" not in err
     assert "job 8 toy doses/part7  failed: it broke" in err
+
+
+def test_of_many_jobs_each_reason_is_told_once() -> None:
+    room = "job {} waits for room: local: 0 cores free, 1 needed; {}"
+    said = [room.format(5, "it is the next"), room.format(6, "1 job before it"), room.format(5, "it is the next")]
+    said += ["job 9 waits for job 5, which is queued", "job 7 waits for a lane to come up: local: the lane is declared"]
+
+    def told(*, many: bool) -> list[int]:
+        reasons = _Reasons(None)  # type: ignore[arg-type]
+        return [i for i, why in enumerate(said) if reasons._is_new(why, int(why.split()[1]), many=many)]
+
+    assert told(many=True) == [0, 4]
+    assert told(many=False) == [0, 1, 3, 4], "of few, each has its own"

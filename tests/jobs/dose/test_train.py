@@ -202,6 +202,25 @@ def test_constant_phases_are_found_and_matter(samples: Samples) -> None:
     assert light(turned * np.exp(-1j * found)[:, None, None]) > 1.3 * light(turned)
 
 
+def test_groups_that_share_nothing_keep_the_phases_they_were_found_with(samples: Samples) -> None:
+    data = samples.data
+    assert data.patches is not None
+    weight = np.abs(data.probe_guess) ** 2
+    left, right = data.x < 22, data.x > 46  # more than a frame apart
+    chosen = left | right
+    true, x, y = data.patches[chosen], data.x[chosen], data.y[chosen]
+    other = right[chosen]
+
+    def turned(patches_: Any) -> complex:
+        """By how much the groups stand turned to each other, by the mean of each."""
+        return complex((patches_[other] * weight).sum() * (patches_[~other] * weight).sum().conj())
+
+    apart = true * np.where(other, np.exp(1.5j), 1)[:, None, None]
+    found = constant_phases(apart, x, y, weight)
+    assert abs(np.angle(turned(apart * np.exp(-1j * found)[:, None, None]))) < 0.1
+    assert abs(np.angle(turned(apart))) > 1
+
+
 # The kind.
 
 
