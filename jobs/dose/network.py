@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,10 @@ def load_backend(name: str, *, threads: int, seed: int) -> dict[str, str]:
     sys.modules[other] = None  # type: ignore[assignment]
     os.environ["KERAS_BACKEND"] = name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    keras: Any = importlib.import_module("keras")
+    # ~/.keras/keras.json changes numbers (epsilon, floatx) and is declared by nobody: Keras is given an empty home.
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["KERAS_HOME"] = home
+        keras: Any = importlib.import_module("keras")
     found = keras.backend.backend()
     if found != name:
         raise JobFailed(f"Keras runs on {found} in this process, not on {name}", hint="start a new process")

@@ -259,7 +259,10 @@ def test_a_network_needs_frames_that_can_be_halved() -> None:
 def side(backend: str, folder: Path, members: int) -> dict[str, Any]:
     made(folder, members)
     script = Path(__file__).with_name("train_side.py")
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[3])}
+    own = folder / "own"
+    own.mkdir()
+    (own / "keras.json").write_text('{"epsilon": 0.5}')  # somebody's own settings, which nobody declared
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[3]), "KERAS_HOME": str(own)}
     done = subprocess.run(
         [sys.executable, str(script), backend, str(folder)], capture_output=True, text=True, env=env, check=False
     )
@@ -272,6 +275,7 @@ def held(found: dict[str, Any], backend: str, other: str, gridsize: int) -> None
     told = found["told"]
     assert told["backend"]["backend"] == backend
     assert told["backend"]["absent"] == other
+    assert found["epsilon"] == 1e-7, "settings of a home were read"
     assert told["status"] == "trained"
     assert (told["epochs_done"], told["steps"], len(found["losses"])) == (3, 6, 6)
     assert told["condition"] == {"arm": "pinn", "photons": 1e3, "view": "dense", "gridsize": gridsize, "seed": 7}

@@ -139,4 +139,5 @@ def forward_errors(bundle: Path) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))))
+    found = main(sys.argv[1], Path(sys.argv[2]))
+    print(json.dumps({**found, "epsilon": sys.modules["keras"].config.epsilon()}))
