@@ -15,11 +15,11 @@ from core.digests import Digests
 from core.errors import BadInput
 from core.graph import order
 from core.home import Home
-from core.journal import Journal, Role, query
+from core.journal import Event, Journal, Role, query
 from core.journal.query import Job
 from core.made import makers
 from core.spec import InputFile
-from core.states import Cond, JobState
+from core.states import Cond, EventKind, JobState
 from lab.answers import answer_in_cache
 from lab.named import ancestors, descendants, study_of
 from lab.recording import Draft, Submitted, record
@@ -27,6 +27,7 @@ from lab.resident import Lanes
 from lab.sweepagain import sweep_again
 
 _LIVE = (JobState.RUNNING, JobState.QUEUED, JobState.HELD)
+_NOT_BEGUN = (JobState.QUEUED, JobState.HELD)
 
 
 def rerun(home: Home, job_ids: Sequence[int], *, force: bool = False, failed: bool = False) -> list[Submitted]:
@@ -36,7 +37,8 @@ def rerun(home: Home, job_ids: Sequence[int], *, force: bool = False, failed: bo
 
     Args:
         failed: of a sweep by itself only the cells that failed. Of jobs, such as those of a study: they and what they
-            waited for, as far as that did not succeed, and all that waited for those.
+            waited for, as far as that did not succeed, and all that waited for those. Of these, what has not begun yet
+            is cancelled: the new one takes its place, and the old one would only run without what failed.
 
     Returns:
         One answer for each job, in their order; with `failed` of jobs, one for each that runs again.
@@ -56,7 +58,16 @@ def rerun(home: Home, job_ids: Sequence[int], *, force: bool = False, failed: bo
         places = order({i: again.waits(i) for i in jobs})
         drafts = {i: replace(again.draft(i, failed=i in parts), force=force, rerun_of=i) for i in places}
         found = dict(zip(places, record(journal, [drafts[i] for i in places]), strict=True))
+        if failed:
+            _cancel_waiting(journal, [i for i in places if i not in parts and found[i].answer == "new"])
         return [found[i] for i in jobs]
+
+
+def _cancel_waiting(journal: Journal, replaced: Sequence[int]) -> None:
+    """Ask for the end of those that have not begun. What runs already is left alone, and so is what ended."""
+    with journal.transaction() as tx:
+        waiting = [job for i in replaced if (job := query.job(tx.conn, i)).state in _NOT_BEGUN and job.wish != "cancel"]
+        tx.extend(Event(EventKind.CANCEL_ASKED, job=job.id, data={"by": "lab rerun --failed"}) for job in waiting)
 
 
 def _failed(conn: sqlite3.Connection, named: Sequence[Job]) -> dict[int, Job]:

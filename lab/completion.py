@@ -68,6 +68,15 @@ def finished_job_ids(incomplete: str) -> list[Suggestion]:
     return _from_journal(_ids, incomplete, "ended IS NOT NULL AND ")
 
 
+def jobs_or_studies(incomplete: str) -> list[Suggestion]:
+    """Jobs, and names of studies."""
+    return job_ids(incomplete) + _from_journal(_studies, incomplete, "")
+
+
+def finished_jobs_or_studies(incomplete: str) -> list[Suggestion]:
+    return finished_job_ids(incomplete) + _from_journal(_studies, incomplete, "")
+
+
 def lanes(incomplete: str) -> list[Suggestion]:
     """Lanes of cluster.yaml, with what they are."""
     from core.cluster import load
@@ -154,6 +163,22 @@ def dependencies(incomplete: str) -> list[Suggestion]:
     return [(f"{head}:{i[0]}", i[1]) for i in job_ids(tail) if isinstance(i, tuple)]
 
 
+def claims(incomplete: str) -> list[Suggestion]:
+    return _from_journal(_claims, incomplete, "")
+
+
+def gates(incomplete: str) -> list[Suggestion]:
+    """Gates that may be waived."""
+    from core.claims.words import WAIVABLE
+
+    return [str(g) for g in WAIVABLE if g.startswith(incomplete)]
+
+
+def _claims(conn: sqlite3.Connection, incomplete: str, where: str) -> list[Suggestion]:
+    found = conn.execute("SELECT name FROM claim WHERE withdrawn IS NULL ORDER BY stated DESC")
+    return [str(r[0]) for r in found if str(r[0]).startswith(incomplete)]
+
+
 def _from_journal(
     read: Callable[[sqlite3.Connection, str, str], list[Suggestion]], incomplete: str, where: str
 ) -> list[Suggestion]:
@@ -189,6 +214,14 @@ def _tags(conn: sqlite3.Connection, incomplete: str, where: str) -> list[Suggest
     sql = f"SELECT DISTINCT t.value FROM ({newest}) j, json_each(j.tags) t"
     found = sorted(str(r[0]) for r in conn.execute(sql) if str(r[0]).startswith(incomplete))
     return [*found[:_MOST]]
+
+
+def _studies(conn: sqlite3.Connection, incomplete: str, where: str) -> list[Suggestion]:
+    """Names of studies, those submitted last first."""
+    newest = """SELECT e.data ->> '$.study' FROM job_state s JOIN event e ON e.seq = s.submit
+                WHERE s.sweep IS NULL ORDER BY s.id DESC LIMIT 5000"""
+    names = dict.fromkeys(str(row[0]).rpartition("@")[0] for row in conn.execute(newest) if row[0])
+    return [*[name for name in names if name.startswith(incomplete)][:_MOST]]
 
 
 def _tables(conn: sqlite3.Connection, incomplete: str, where: str) -> list[Suggestion]:

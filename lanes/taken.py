@@ -9,6 +9,7 @@ import sqlite3
 from typing import Any
 
 from core.home import Home
+from core.journal import query
 from core.journal.query import Job
 from core.made import NotThere, Standing, content, made_inputs, standing, succeeded
 from core.states import JobState
@@ -17,7 +18,7 @@ from core.states import JobState
 def with_made_inputs(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[str, Any]) -> dict[str, Any]:
     """`spec` with a real path, digest and size for each input that another job makes.
 
-    Those that may be absent and are lie in `absent`, as the spec has them.
+    Those that may be absent and are lie in `absent`, as the spec has them, with how their maker ended: `state`, `why`.
 
     Raises:
         NotThere: one that must be there is not; its sentence names the input.
@@ -33,7 +34,7 @@ def with_made_inputs(home: Home, conn: sqlite3.Connection, job: Job, spec: dict[
         try:
             found = _maker(home, conn, job, item["made"])
             if found is None:
-                absent.append(item)
+                absent.append({**item, "made": {**item["made"], **_ended(conn, job, item["made"])}})
             else:
                 inputs.append(_filled(item, found))
         except NotThere as error:
@@ -70,6 +71,16 @@ def _maker(home: Home, conn: sqlite3.Connection, job: Job, made: dict[str, Any])
 
 _WAITED = """SELECT u.id, u.state FROM dep d JOIN job_state u ON u.id = d.needs
     WHERE d.job = ? AND u.key = ? ORDER BY u.id DESC"""
+
+
+def _ended(conn: sqlite3.Connection, job: Job, made: dict[str, Any]) -> dict[str, str]:
+    """How the job ended that was waited for (`state`, and `why` in words); the newest, where there are several."""
+    waited = conn.execute(_WAITED, (job.id, made["key"])).fetchone()
+    if waited is None:
+        return {}
+    maker = query.job(conn, int(waited[0]))
+    why = f"{maker.name} {maker.state}" + (f": {maker.reason}" if maker.reason else "")
+    return {"state": str(maker.state), "why": why}
 
 
 def _filled(item: dict[str, Any], found: Standing) -> dict[str, Any]:

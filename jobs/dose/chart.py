@@ -1,6 +1,6 @@
 """Small line charts as SVG text, in the colours of the page they stand in (light or dark), without any library.
 
-Colours are CSS classes `s0`..`s5`, and each series has a marker of its own: no meaning is carried by colour alone.
+Colours are CSS classes `s0`..`s6`, and each series has a marker of its own: no meaning is carried by colour alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 
 WIDTH, HEIGHT = 360, 264
 LEFT, RIGHT, TOP, BOTTOM = 54, 10, 30, 44
-_SHAPES = 6  # markers that are told apart
+_SHAPES = 7  # markers that are told apart
 _DODGE = 3.0  # px between the series of one x, so that bars do not cover each other
 
 Scale = Literal["linear", "log"]
@@ -108,7 +108,7 @@ def svg(chart: Chart, name: str) -> str:
 
 def swatch(style: int | None) -> str:
     """What stands before a name in the legend."""
-    line = '<path class="line ref" d="M0 7H26"/>' if style is None else f'<path class="line s{style % 6}" d="M0 7H26"/>'
+    line = f'<path class="line {"ref" if style is None else f"s{style % _SHAPES}"}" d="M0 7H26"/>'
     mark = "" if style is None else _marker(style, 13, 7)
     return f'<svg class="swatch" viewBox="0 0 26 14" aria-hidden="true">{line}{mark}</svg>'
 
@@ -186,6 +186,7 @@ def _marker(style: int, x: float, y: float) -> str:
         f'<path class="{kind}" d="M{x:.1f} {y - 5.5:.1f}l5.5 5.5l-5.5 5.5l-5.5 -5.5z"/>',
         f'<path class="{kind}" d="M{x:.1f} {y + 5:.1f}l5 -9h-10z"/>',
         f'<path class="cross {kind}" d="M{x - r:.1f} {y - r:.1f}l{2 * r} {2 * r}m0 {-2 * r}l{-2 * r} {2 * r}"/>',
+        f'<path class="cross {kind}" d="M{x - r:.1f} {y:.1f}h{2 * r}m{-r} {-r}v{2 * r}"/>',
     )
     return shapes[style % _SHAPES]
 

@@ -8,45 +8,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import BadInput, JobFailed
+from core.errors import JobFailed
 from core.fsio import write_atomic
 from core.kind import Context
+from jobs.dose.compare_inputs import Given, exposure_of, gather, not_compared
 from jobs.dose.compare_rows import aligned_arrays, frc_rows, metric_rows, metrics_document
+from jobs.dose.conditions import TRAIN_HALF
 from jobs.dose.npz import write_npz
 from jobs.dose.reconstruction import Reconstruction
-from jobs.dose.region import Rectangle, compared, cut
-from jobs.dose_kinds.compare import (
-    ALIGNED,
-    ARMS,
-    CONTROLS,
-    CURVES,
-    DATA,
-    HALVES,
-    METRICS,
-    OBJECTS,
-    OTHERS,
-    RECONSTRUCTION,
-    REFERENCE,
-    SEEN,
-    TRUTH,
-    TRUTH_FILE,
-    VIEWS,
-    CompareParams,
-)
+from jobs.dose.region import NOTHING, Rectangle, compared, cut
+from jobs.dose_kinds.compare import ALIGNED, CURVES, HALVES, METRICS, OBJECTS, VIEWS, CompareParams
 from kernels.devices import KernelRefused
 from kernels.diffraction.frc import Curve
 from kernels.diffraction.holes import align_seen, correlation_seen, similarity_seen
-from kernels.diffraction.registration import Alignment
+from kernels.diffraction.registration import Alignment, Shifted
 from kernels.diffraction.similarity import Similarity
-
-ABSENT = "no reconstruction came: its job failed or was not run"
 
 
 @dataclass(frozen=True)
@@ -71,7 +53,8 @@ class Comparison:
         region: that is compared, after trimming. trimmed: pixels along each border, for the longest shift of any arm.
         reference: complex128, the same region.
         arms: measured ones by name. failed: name -> why it cannot be compared.
-        halves: the correlation of the two halves, both aligned like an arm, or None.
+        halves: the correlation of the two halves, both aligned like an arm, or None. apart: why there is none, though
+            both were given.
         seen: bool, the same region: pixels that all cover; None: all of it.
     """
 
@@ -82,40 +65,12 @@ class Comparison:
     failed: Mapping[str, str]
     halves: Curve | None = None
     seen: npt.NDArray[np.bool_] | None = None
+    apart: str = ""
 
     @property
     def part_seen(self) -> float:
         """Of the region's pixels."""
         return 1.0 if self.seen is None else float(self.seen.mean())
-
-
-@dataclass(frozen=True)
-class Exposure:
-    """What the frames of a view amount to. `per_pixel`: photons, mean over the region; `drawn`: mean a frame."""
-
-    frames: int | None = None
-    drawn: float | None = None
-    per_pixel: float | None = None
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a job was handed. `missing` and `unreadable`: arm -> why; `data`: the folder of the data set, if any."""
-
-    reference: Reconstruction
-    against: str
-    arms: Mapping[str, Reconstruction]
-    missing: Mapping[str, str]
-    unreadable: Mapping[str, str]
-    halves: tuple[Reconstruction, Reconstruction] | None
-    data: Path | None
-    notes: tuple[str, ...] = field(default=())
-
-    @property
-    def names(self) -> list[str]:
-        """All arms that get a row, in the order of the study."""
-        known = {*self.arms, *self.missing, *self.unreadable}
-        return [name for name in (*ARMS, *OTHERS, *CONTROLS) if name in known]
 
 
 def measure(
@@ -153,6 +108,12 @@ def measure(
     if not able:
         raise JobFailed(_none(failed), hint="look at the jobs of the arms: lab show ID")
     box, seen = compared([reference, *able.values(), *(halves or ())])
+    apart = ""
+    if halves is not None and box.side < least_side:
+        # The arms are what was asked for; the halves must not take the region from them.
+        apart = f"with the halves all cover no rectangle of {least_side} pixels together, only {box.words()}"
+        halves = None
+        box, seen = compared([reference, *able.values()])
     if box.side < least_side:
         each = "; ".join(f"{name}: {alone[name].words()}" for name in able)
         raise JobFailed(
@@ -172,7 +133,18 @@ def measure(
             failed[name] = str(error)
     if not aligned:
         raise JobFailed(_none(failed), hint="look at the jobs of the arms: lab show ID")
-    both = [align_seen(part(half), target, seen, cap=cap, alpha=window) for half in halves or ()]
+    both: list[Alignment] = []
+    for name, half in zip(HALVES, halves or (), strict=False):
+        try:
+            both.append(align_seen(part(half), target, seen, cap=cap, alpha=window))
+        except KernelRefused as error:
+            apart = apart or f"{name}: {error}"
+        else:
+            if both[-1].shift.state is Shifted.OVER_CAP:
+                found_shift = f"({both[-1].shift.x:g}, {both[-1].shift.y:g}) px"
+                apart = apart or f"{name} is not registered: its shift, {found_shift}, is over the cap of {cap:g} px"
+    if apart:
+        both = []
     trimmed = max((_reach(a) for a in (*aligned.values(), *both)), default=0)
     region = box.trimmed(trimmed)
 
@@ -190,7 +162,7 @@ def measure(
             correlation_seen(mine, still, left, alpha=window),
         )
     between = correlation_seen(trim(both[0].object), trim(both[1].object), left, alpha=window) if both else None
-    return Comparison(region, trimmed, still, found, failed, between, None if left.all() else left)
+    return Comparison(region, trimmed, still, found, failed, between, None if left.all() else left, apart)
 
 
 def run(ctx: Context) -> None:
@@ -201,10 +173,12 @@ def run(ctx: Context) -> None:
         JobFailed: no arm can be compared.
     """
     p: CompareParams = ctx.params
-    given = gather(ctx)
-    count = len(given.names) + (given.halves is not None)
+    everything = gather(ctx)
+    given, beside = everything.without_train_half(), everything.train_half()
+    count = len(given.names) + (given.halves is not None or bool(given.apart))
+    count += beside is not None
     ctx.expect(rows={"dose_metrics": count}, artifacts=[METRICS, ALIGNED, OBJECTS, CURVES])
-    for name, why in {**given.missing, **given.unreadable}.items():
+    for name, why in {**everything.missing, **everything.unreadable}.items():
         ctx.log(f"{name}: {why}")
     if not given.arms:
         raise JobFailed(_none({**given.missing, **given.unreadable}), hint="look at the jobs of the arms: lab show ID")
@@ -220,113 +194,50 @@ def run(ctx: Context) -> None:
         )
     except KernelRefused as error:
         raise JobFailed(f"{p.condition}: {error}", hint=f"look at the {given.against}") from None
+    if found.apart:
+        given = replace(given, apart=found.apart, notes=(*given.notes, not_compared(found.apart)))
+        everything = replace(everything, notes=given.notes)
+        ctx.log(not_compared(found.apart))
     ctx.log(f"compared: {found.region.words()}, {found.trimmed} trimmed along each border for shifts")
-    exposure = exposure_of(given, ctx.input(VIEWS) if ctx.has_input(VIEWS) else None, found.region)
-    ctx.progress(1, 2, "figures")
+    views = ctx.input(VIEWS) if ctx.has_input(VIEWS) else None
+    exposure = exposure_of(given, views, found.region, given.against)
     rows, rings = metric_rows(p, given, found, exposure), frc_rows(p, found)
+    drawn = list(rows)
+    if beside is not None:
+        own = _by_itself(p, beside, found)
+        ctx.log(f"{TRAIN_HALF}: {own.region.words()}, by itself")
+        rows += metric_rows(p, beside, own, exposure_of(given, views, own.region, TRAIN_HALF))
+        rings += frc_rows(p, own)
+    ctx.progress(1, 2, "figures")
     ctx.results("dose_metrics", rows)
     ctx.results("dose_frc", rings)
     write_npz(ctx.artifact(ALIGNED), aligned_arrays(found, given.against))
-    document = metrics_document(p, given, found, exposure, rows, rings)
+    document = metrics_document(p, everything, found, exposure, rows, rings)
     text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
     write_atomic(ctx.artifact(METRICS), text.encode())
     from jobs.dose.figures import curves_figure, objects_figure  # matplotlib, only once the numbers are there
 
-    objects_figure(ctx.artifact(OBJECTS), p.condition, found, rows)
-    curves_figure(ctx.artifact(CURVES), p.condition, found, rows)
+    objects_figure(ctx.artifact(OBJECTS), p.condition, found, drawn)
+    curves_figure(ctx.artifact(CURVES), p.condition, found, drawn)
     ctx.progress(2, 2)
 
 
-def gather(ctx: Context) -> Given:
-    """Read all inputs. An arm that is absent or cannot be read is a row and no end.
-
-    Raises:
-        BadInput: neither truth nor reference, or both; or one of them cannot be read.
-    """
-    p: CompareParams = ctx.params
-
-    def folder(name: str) -> Path | None:
-        return ctx.input(name) if ctx.has_input(name) else None
-
-    data = folder(TRUTH)
-    truth = data / TRUTH_FILE if data is not None and (data / TRUTH_FILE).is_file() else None
-    full = folder(REFERENCE)
-    if (truth is None) == (full is None):
-        said = "both a truth and a reference" if truth is not None else "neither a truth nor a reference"
-        raise BadInput(
-            f"{p.condition}: there is {said}",
-            hint=f"give --input {TRUTH}=FOLDER with {TRUTH_FILE}, or, for a measured set, "
-            f"--input {REFERENCE}=FOLDER with the full dose's {RECONSTRUCTION}",
-        )
-    arms, missing, unreadable = {}, {}, {}
-    for name in (*ARMS, *OTHERS, *CONTROLS):
-        where = folder(name)
-        if where is None:
-            if name in (ARMS if p.arms is None else p.arms):
-                missing[name] = ABSENT
-            continue
-        try:
-            arms[name] = _of(p, name, _read(where))
-        except BadInput as error:
-            unreadable[name] = error.message
-    halves = [folder(name) for name in HALVES]
-    pair = None if halves[0] is None or halves[1] is None else (_read(halves[0]), _read(halves[1]))
-    notes: tuple[str, ...] = ()
-    if pair is None and any(halves):
-        notes = ("one of the two halves is missing: they are not compared",)
-        ctx.log(notes[0])
-    reference = Reconstruction.load(truth) if truth is not None else _read(full or Path())
-    against = TRUTH if truth is not None else REFERENCE
-    return Given(reference, against, arms, missing, unreadable, pair, data or folder(DATA), notes)
-
-
-def exposure_of(given: Given, views: Path | None, region: Rectangle) -> Exposure:
-    """Frames, photons a frame and photons a pixel of the region, as far as data and views say.
-
-    Raises:
-        BadInput: a file of them cannot be read.
-    """
-    from jobs.dose.dataset import Dataset
-    from jobs.dose.views_run import Groups
-    from kernels.diffraction.fluence import photons_per_pixel
-
-    frames, groups = SEEN[given.against]
-    if given.data is None or views is None or not (given.data / frames).is_file():
-        return Exposure()
-    data = Dataset.load(given.data / frames)
-    members = Groups.load(views / groups, data.count).frames
-    drawn = data.meta.get("photons_drawn")
-    if not isinstance(drawn, (int, float)):
-        return Exposure(frames=len(members))
-    lit = photons_per_pixel(
-        data.probe_guess,
-        data.x[members],
-        data.y[members],
-        float(drawn),
-        origin=(region.top, region.left),
-        shape=(region.height, region.width),
-    )
-    return Exposure(len(members), float(drawn), float(lit.mean()))
-
-
-def _read(where: Path) -> Reconstruction:
-    """Of a job's folder, or the file itself."""
-    return Reconstruction.load(where / RECONSTRUCTION if where.is_dir() else where)
-
-
-def _of(p: CompareParams, name: str, given: Reconstruction) -> Reconstruction:
-    """The same, if it is not of another condition, as far as it says of which it is.
-
-    Raises:
-        BadInput: it is of another.
-    """
-    wanted: dict[str, Any] = {"photons": p.photons, "view": p.view, "gridsize": p.gridsize, "seed": p.seed}
-    if name not in OTHERS:  # those have the name of what they are a variant of
-        wanted["arm"] = name
-    other = [f"{k}={given.meta[k]!r}, not {v!r}" for k, v in wanted.items() if given.meta.get(k) not in (None, v)]
-    if other:
-        raise BadInput(f"it is a reconstruction of {'; '.join(other)}", hint="give that of this arm and condition")
-    return given
+def _by_itself(p: CompareParams, beside: Given, found: Comparison) -> Comparison:
+    """The training half against the truth on its own part of the object; why not, where that cannot be."""
+    try:
+        if beside.arms:
+            return measure(
+                beside.arms,
+                beside.reference,
+                blur=p.blur,
+                window=p.window,
+                cap=p.shift_cap,
+                least_side=p.least_side,
+            )
+        why = {}
+    except (JobFailed, KernelRefused) as error:
+        why = dict.fromkeys(beside.arms, error.message if isinstance(error, JobFailed) else str(error))
+    return replace(found, region=NOTHING, trimmed=0, arms={}, failed=why, halves=None, seen=None, apart="")
 
 
 def _reach(aligned: Alignment) -> int:

@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.dose.compare_tables import TABLE_METRICS, empty
-from jobs.dose_kinds.compare import CONTROLS, CompareParams
+from jobs.dose.conditions import CONTROLS
+from jobs.dose_kinds.compare import CompareParams
 from kernels.diffraction.frc import HALF, SEVENTH, Curve, Reached, cutoff, half_bit
 from kernels.diffraction.registration import Shifted
 from kernels.diffraction.similarity import parameters
 
 if TYPE_CHECKING:
-    from jobs.dose.compare import Comparison, Exposure, Given, Measured
+    from jobs.dose.compare import Comparison, Measured
+    from jobs.dose.compare_inputs import Exposure, Given
 
 SCHEMA = "lab.dose-compare/1"
 BOTH_HALVES = "halves"  # what the row of the two halves is called
@@ -65,6 +67,8 @@ def metric_rows(p: CompareParams, given: Given, found: Comparison, exposure: Exp
     if found.halves is not None:
         cuts, flags = _cutoffs(found.halves, p)
         rows.append(row(BOTH_HALVES, "measured", None, "half_a of half_b", **cuts, flags=_sentences(flags)))
+    elif given.apart:
+        rows.append(row(BOTH_HALVES, "failed", given.apart, "half_a of half_b"))
     return [_rounded(each) for each in rows]
 
 

@@ -49,10 +49,12 @@ def made_of(params: DoseDataParams, source: Path | None) -> Made:
     """
     if params.mode == "measured":
         assert source is not None
-        measured = read_measured(source, scan_order=params.scan_order, dc=params.dc)
+        assert params.source is not None
+        name = Path(params.source).name
+        measured = read_measured(source, scan_order=params.scan_order, dc=params.dc, name=name)
         return thinned(measured, params.photons, seed=params.seed, half=params.half)
     assert params.photons is not None
-    scene = scene_of_file(source) if source is not None else scene_of(params)
+    scene = scene_of_file(source, Path(params.source or source).name) if source is not None else scene_of(params)
     return expose(scene, params.photons, seed=params.seed, train_fraction=params.train_fraction)
 
 
@@ -68,18 +70,18 @@ def scene_of(params: DoseDataParams) -> Scene:
     return Scene(object_of(geometry.object_size, photographs), probe, x, y, photographs.words())
 
 
-def scene_of_file(path: Path) -> Scene:
+def scene_of_file(path: Path, name: str) -> Scene:
     """The object, probe and scan of a user's file: patterns are drawn anew, at the dose that is asked for."""
-    data = read_user(path)
+    data = read_user(path, name=name)
     last = data.object_guess.shape[0] - data.size / 2 - 1
     for key, value in (("xcoords", data.x), ("ycoords", data.y)):
         if value.max() > last and (value % 1).any():
             raise BadInput(
-                f"{path.name}: {key}: expected positions up to {last:g}, where a bilinear shift finds its neighbours, "
+                f"{name}: {key}: expected positions up to {last:g}, where a bilinear shift finds its neighbours, "
                 f"found {value.max():g}",
                 hint="leave a pixel of object around the patches",
             )
-    return Scene(data.object_guess, data.probe_guess, data.x, data.y, f"object and probe of {path.name}")
+    return Scene(data.object_guess, data.probe_guess, data.x, data.y, f"object and probe of {name}")
 
 
 def row_of(made: Made, name: str, path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The design of the dose study: its constants, its conditions, and what of it the scan's geometry allows.
+"""The design of the dose study: its constants, its conditions, and how many jobs they make.
 
 Everything here is known before a pattern is drawn. Counts follow from the design and are never typed.
 This module stays light: numpy is imported where positions are computed.
@@ -7,165 +7,16 @@ This module stays light: numpy is imported where positions are computed.
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeVar
+from types import MappingProxyType
+from typing import TypeVar
 
 from core.errors import BadInput
+from jobs.dose.conditions import ARMS, SIMULATION, SPLITS, TRAINED, Condition, Scan, View, controls_of
+from jobs.dose.feasibility import ViewCheck, positions, view_checks
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float64]
-    Positions = tuple[Floats, Floats]
-
-Size = Literal["small", "seed", "tiny"]
 T = TypeVar("T")
-
-# The seed's three sources of chance. Repetition r of a study adds r to each.
-SIMULATION, GROUPING, SUBSAMPLING = 42, 123, 456
-SPLITS = ("train", "test")
-WHOLE = "whole scan"
-TRAINED = ("pinn", "supervised")  # arms with a training
-CONTROLS = ("untrained", "mean")  # what a trained arm must beat
-ARMS = (*TRAINED, "lsqml")
-
-
-@dataclass(frozen=True)
-class View:
-    """Which scan positions a condition sees, and how they are grouped.
-
-    Attributes:
-        overlap: f; centres are at least (1-f)·N apart. None: every position.
-        gridsize: a group has gridsize² members.
-    """
-
-    name: str
-    overlap: float | None
-    gridsize: int
-
-    @property
-    def members(self) -> int:
-        """C, how many patterns a group has."""
-        return self.gridsize**2
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A raster over the object, each position moved a little.
-
-    Attributes:
-        rows, cols: what the positions span along y and x, pixels.
-        step: from position to position before they are moved; jitter: by how much at most, along each axis.
-        train_fraction: of the rows that the guard band leaves, how much is to train on.
-        margin: pixels of object around what the patterns see.
-    """
-
-    rows: float
-    cols: float
-    step: float
-    jitter: float
-    train_fraction: float = 0.5
-    margin: int = 2
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One cell of the study: a dose, a view, a repetition.
-
-    Attributes:
-        photons: mean a pattern.
-        seed: of the simulation; those of grouping and subsampling go with it.
-    """
-
-    photons: float
-    view: View
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"d{dose_word(self.photons)}_{self.view.name}_gs{self.view.gridsize}_s{self.seed}"
-
-    @property
-    def grouping_seed(self) -> int:
-        return GROUPING + self.seed - SIMULATION
-
-    @property
-    def subsampling_seed(self) -> int:
-        return SUBSAMPLING + self.seed - SIMULATION
-
-
-@dataclass(frozen=True)
-class SplitCheck:
-    """What the geometry leaves of a view in one split.
-
-    Attributes:
-        split: train, test, or `whole scan`: before it is split.
-        frames: positions there.
-        groups: whose centres keep the view's spacing. candidates: groups before that.
-        why: a sentence with the numbers.
-    """
-
-    split: str
-    frames: int
-    groups: int
-    candidates: int
-    ok: bool
-    why: str
-
-
-@dataclass(frozen=True)
-class ViewCheck:
-    """Is a view possible on this scan?
-
-    Attributes:
-        spacing: asked for, pixels; 0: none.
-        most: no choice of points of the whole scan could keep the spacing with more than so many; None without one.
-        splits: the training and the test half; where one has too few groups, the whole scan too.
-    """
-
-    view: View
-    seed: int
-    spacing: float
-    most: int | None
-    least: int
-    splits: tuple[SplitCheck, ...]
-
-    @property
-    def feasible(self) -> bool:
-        return all(split.ok for split in self.splits if split.split in SPLITS)
-
-    @property
-    def reason(self) -> str:
-        """Why it is infeasible, with the numbers; empty: it is feasible."""
-        if self.feasible:
-            return ""
-        said = [f"{s.split}: {s.why}" for s in self.splits if not s.ok]
-        if self.most is not None and self.most < self.least:
-            said.append(f"no choice of points could keep {self.spacing:.4g} px with more than {self.most} on this scan")
-        return "; ".join(said)
-
-    def sentence(self) -> str:
-        """What a plan says of it."""
-        apart = f"centres at least {self.spacing:.4g} px apart" if self.spacing else "every position"
-        said = f"{self.view.name} gs{self.view.gridsize} ({apart}, seed {self.seed})"
-        return f"{said}: " + ("feasible" if self.feasible else f"infeasible: {self.reason}")
-
-    def numbers(self) -> dict[str, float]:
-        """What the reason is made of, flat."""
-        out: dict[str, float] = {"spacing_px": self.spacing, "least_groups": self.least}
-        if self.most is not None:
-            out["most_points"] = self.most
-        for split in self.splits:
-            word = split.split.replace(" ", "_")
-            out |= {
-                f"{word}_frames": split.frames,
-                f"{word}_candidates": split.candidates,
-                f"{word}_groups": split.groups,
-            }
-        return out
 
 
 @dataclass(frozen=True)
@@ -300,16 +151,6 @@ class Design:
         )
 
 
-def controls_of(arms: Sequence[str]) -> tuple[str, ...]:
-    """Controls that go with these arms: they are for the trained ones."""
-    return CONTROLS if any(arm in TRAINED for arm in arms) else ()
-
-
-def dose_word(photons: float) -> str:
-    """A dose as names have it: 1000, never 1e+03."""
-    return f"{photons:.0f}" if float(photons).is_integer() else repr(float(photons))
-
-
 def filtered(what: str, wanted: Iterable[T], there: Sequence[T]) -> tuple[T, ...]:
     """Those of `there` that are wanted, in its order.
 
@@ -328,96 +169,42 @@ def filtered(what: str, wanted: Iterable[T], there: Sequence[T]) -> tuple[T, ...
     return tuple(v for v in choice if v in wanted)
 
 
-def most_points(width_x: float, width_y: float, spacing: float) -> int:
-    """How many points a rectangle can hold at most whose distances are at least `spacing`, however they are chosen.
-
-    Oler's inequality: 2A/(√3·S²) + P/(2S) + 1, for the area A and the circumference P.
-    """
-    area, around = width_x * width_y, 2 * (width_x + width_y)
-    return math.floor(2 * area / (math.sqrt(3) * spacing**2) + around / (2 * spacing) + 1)
-
-
 @functools.cache
 def _checks(design: Design) -> tuple[ViewCheck, ...]:
     """By the very functions that make the data and the views, with the same seeds."""
-    out = []
-    for seed in design.seeds:
-        x, y = positions(design, seed)
-        out += view_checks(design, seed, x, y)
-    return tuple(out)
-
-
-def positions(design: Design, seed: int) -> Positions:
-    """(x, y) of the scan, as dose-data will have them."""
-    from kernels.diffraction.scan import Geometry, scan_positions
-    from kernels.diffraction.seeds import scan_chance
-
-    scan = design.scan
-    geometry = Geometry(scan.rows, scan.cols, scan.step, scan.jitter, design.patch, scan.margin)
-    return scan_positions(geometry, scan_chance(seed))
-
-
-def view_checks(design: Design, seed: int, x: Floats, y: Floats) -> list[ViewCheck]:
-    """Each view of the design on these positions: by the functions that make the views, with the same seeds."""
-    import numpy as np
-
-    from kernels.diffraction.seeds import grouping_chance, subsampling_chance
-    from kernels.diffraction.split import y_split
-    from kernels.diffraction.views import feasible, select_view, spacing_of
-
-    train, test, _ = y_split(x, y, design.patch, fraction=design.scan.train_fraction)
-    out = []
-    for view in design.views:
-        condition, spacing = Condition(design.doses[0], view, seed), spacing_of(view.overlap, design.patch)
-        splits: list[SplitCheck] = []
-        for split, frames in (("train", train), ("test", test), (WHOLE, np.arange(len(x)))):
-            if split == WHOLE and all(s.ok for s in splits):
-                break  # it takes seconds, and nobody asks
-            chosen = select_view(
-                x[frames],
-                y[frames],
-                spacing=spacing,
-                neighbours=design.neighbours,
-                members=view.members,
-                grouping=grouping_chance(condition.grouping_seed, split),
-                subsampling=subsampling_chance(condition.subsampling_seed, split),
-                per_point=design.per_point,
-            )
-            verdict = feasible(chosen, design.min_groups)
-            candidates = chosen.spacing.accepted + chosen.spacing.rejected
-            splits.append(SplitCheck(split, len(frames), verdict.groups, candidates, verdict.ok, verdict.why))
-        most = most_points(float(np.ptp(x)), float(np.ptp(y)), spacing) if spacing else None
-        out.append(ViewCheck(view, seed, spacing, most, design.min_groups, tuple(splits)))
-    return out
+    return tuple(c for seed in design.seeds for c in view_checks(design, seed, *positions(design, seed)))
 
 
 _VIEWS = (View("baseline", None, 1), View("dense", 0.7, 2), View("sparse", 0.2, 2))
 _DOSES = (1e3, 1e4, 1e5)
 
-SETS: dict[str, Design] = {
-    # Two cores, well under an hour: the object is a 512 pixel photograph.
-    "small": Design(
-        "small",
-        _DOSES,
-        _VIEWS,
-        64,
-        Scan(440, 360, 16, 3),
-        (SIMULATION, SIMULATION + 1),
-        pinn_epochs=30,  # with groups a minute of one core, and the loss has long settled
-        supervised_epochs=30,
-    ),
-    # The seed's own constants. Its scan holds 3 points at the sparse view's spacing.
-    "seed": Design("seed", _DOSES, _VIEWS, 128, Scan(166, 165, 8, 1), (SIMULATION,)),
-    # For tests: the same tree within a minute or two.
-    "tiny": Design(
-        "tiny",
-        (1e3, 1e5),
-        _VIEWS,
-        32,
-        Scan(150, 96, 8, 1),
-        (SIMULATION,),
-        min_groups=8,
-        pinn_epochs=2,
-        supervised_epochs=2,
-    ),
-}
+# Read-only: what differs is another design.
+SETS: Mapping[str, Design] = MappingProxyType(
+    {
+        # Two cores, well under an hour: the object is a 512 pixel photograph.
+        "small": Design(
+            "small",
+            _DOSES,
+            _VIEWS,
+            64,
+            Scan(440, 360, 16, 3),
+            (SIMULATION, SIMULATION + 1),
+            pinn_epochs=30,  # with groups a minute of one core, and the loss has long settled
+            supervised_epochs=30,
+        ),
+        # The seed's own constants. Its scan holds 3 points at the sparse view's spacing.
+        "seed": Design("seed", _DOSES, _VIEWS, 128, Scan(166, 165, 8, 1), (SIMULATION,)),
+        # For tests: the same tree within a minute or two.
+        "tiny": Design(
+            "tiny",
+            (1e3, 1e5),
+            _VIEWS,
+            32,
+            Scan(150, 96, 8, 1),
+            (SIMULATION,),
+            min_groups=8,
+            pinn_epochs=2,
+            supervised_epochs=2,
+        ),
+    }
+)

@@ -52,6 +52,7 @@ LOOKS: dict[str, Look] = {
     "untrained_pinn": Look("Untrained PINN", "#8a4a77", ":", "v"),
     "untrained_supervised": Look("Untrained supervised", "#CC79A7", (0, (1, 2)), "<"),
     "mean": Look("Mean object", "#6b6b6b", (0, (1, 1)), "x"),
+    "physics": Look("Physics layer alone", "#1f7a8c", (0, (4, 1, 1, 1, 1, 1)), "*"),
     "halves": Look("Half against half", "#a3790a", "-", "P"),
 }
 INK, FAINT, GRID, ALARM = "#222222", "#5a5f66", "#e6e6e6", "#B00020"

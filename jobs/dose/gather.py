@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import BadInput
-from jobs.dose.summary import Metric, Value
+from jobs.dose.absent import why_absent
+from jobs.dose.conditions import TRAIN_HALF
+from jobs.dose.summary import UNPLACED, Metric, Value
+from kernels.diffraction.registration import Shifted
 
 if TYPE_CHECKING:
     from core.kind import Context
@@ -59,7 +62,8 @@ class Skip:
 
     Attributes:
         arm: empty: the whole condition.
-        state: infeasible, failed, missing, or flagged (there are numbers, with a warning).
+        state: infeasible, failed, missing, not registered (its numbers count nowhere), or flagged (there are numbers,
+            with a warning).
     """
 
     words: ConditionWords
@@ -102,7 +106,8 @@ def gather(ctx: Context, params: SummaryParams) -> Found:
     for words in params.conditions:
         name = f"compare_{words.condition}"
         if not ctx.has_input(name):
-            skips.append(Skip(words, "", "failed", f"its comparison did not succeed: input {name} is absent"))
+            said = why_absent(ctx, name) or f"input {name} is absent"
+            skips.append(Skip(words, "", "failed", f"its comparison did not succeed: {said}"))
             continue
         folder = ctx.input(name)
         read = read_metrics(folder / METRICS_FILE, words)
@@ -114,9 +119,10 @@ def gather(ctx: Context, params: SummaryParams) -> Found:
                 values += _values(words, arm, row)
                 against[str(row.get("against") or "")] = None
                 light = row.get("photons_per_pixel")
-                if light is not None:
+                if light is not None and arm != TRAIN_HALF:  # that is of another part of the object
                     per_pixel[words.photons, words.view, words.gridsize, words.seed] = float(light)
-        curves += _curves(words, read.get("frc") or {})
+        lost = {arm for arm, row in rows.items() if not placed(row)}
+        curves += _curves(words, {arm: curve for arm, curve in (read.get("frc") or {}).items() if arm not in lost})
         pictures[words.condition] = {n: folder / n for n in PICTURES if (folder / n).is_file()}
     return Found(tuple(values), tuple(curves), tuple(skips), per_pixel, pictures, tuple(a for a in against if a))
 
@@ -136,11 +142,25 @@ def read_metrics(path: Path, words: ConditionWords) -> dict[str, Any]:
         raise BadInput(f"{path} is no JSON: {error}", hint=hint) from None
     if not isinstance(read, dict) or read.get("schema") != SCHEMA or not isinstance(read.get("rows"), list):
         raise BadInput(f"{path} is no {SCHEMA}", hint=hint)
-    for row in read["rows"]:
-        said = row.get("condition")
-        if said != words.condition:
-            raise BadInput(f"{path} is of the condition {said!r}, not of {words.condition!r}", hint=hint)
+    told = read.get("condition")
+    if not isinstance(told, dict):
+        raise BadInput(f"{path} does not say of which condition it is", hint=hint)
+    # By its name first: that is what the sentence should say of a mix-up.
+    for said in (told, *read["rows"]):
+        for name in ("condition", "photons", "view", "gridsize", "seed"):
+            if said.get(name) != getattr(words, name):
+                raise BadInput(
+                    f"{path} is of the {name} {said.get(name)!r}, not of {getattr(words, name)!r}", hint=hint
+                )
     return read
+
+
+def placed(row: Mapping[str, Any]) -> bool:
+    """Do the numbers of an arm count? Not where its shift was over the cap: they are of an arm that lies elsewhere.
+
+    A control counts all the same: it has hardly a place, and whoever beats it must do so whatever it looks like.
+    """
+    return bool(row.get("control")) or row.get("shift_state") != Shifted.OVER_CAP
 
 
 def _row_skips(words: ConditionWords, arm: str, row: Mapping[str, Any] | None) -> list[Skip]:
@@ -148,6 +168,8 @@ def _row_skips(words: ConditionWords, arm: str, row: Mapping[str, Any] | None) -
         return [Skip(words, arm, "missing", "the comparison has no row of it")]
     if row.get("status") != "measured":
         return [Skip(words, arm, str(row.get("status")), str(row.get("reason") or "no reason was given"))]
+    if not placed(row):
+        return [Skip(words, arm, UNPLACED, str(row.get("flags") or "its shift is over the cap"))]
     return [Skip(words, arm, "flagged", str(row["flags"]))] if row.get("flags") else []
 
 
@@ -157,8 +179,9 @@ def _values(words: ConditionWords, arm: str, row: Mapping[str, Any]) -> list[Val
     numbers = dict(row)
     if row.get("mse_phase") is not None:
         numbers["rmse_phase"] = math.sqrt(float(row["mse_phase"]))
+    at, counts = (words.photons, words.view, words.gridsize, words.seed, arm), placed(row)
     return [
-        Value(words.photons, words.view, words.gridsize, words.seed, arm, metric.name, float(numbers[metric.name]))
+        Value(*at, metric.name, float(numbers[metric.name]), counts)
         for metric in METRICS
         if numbers.get(metric.name) is not None
     ]

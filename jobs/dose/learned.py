@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,14 +19,15 @@ from core.fsio import sha256_file, write_atomic
 from core.kind import Context
 from core.states import Cause
 from jobs.dose.architecture import Architecture
+from jobs.dose.controls import mean_object, physics_object
 from jobs.dose.dataset import Dataset
 from jobs.dose.guard import Verdict, golden_loss, guard
 from jobs.dose.npz import read_npz, write_npz
 from jobs.dose.reconstruction import Reconstruction
 from jobs.dose.samples import Samples
-from jobs.dose.stitching import Canvas, constant_phases
+from jobs.dose.stitching import stitched
 from jobs.dose.views_run import Groups
-from jobs.dose_kinds.train import DATA, GOLDEN, TABLE, VIEWS, DoseTrainParams
+from jobs.dose_kinds.train import DATA, FIXED, GOLDEN, TABLE, TIME, VIEWS, DoseTrainParams
 
 if TYPE_CHECKING:
     from jobs.dose.network import Network
@@ -57,8 +59,8 @@ def run(ctx: Context) -> None:
     """
     p: DoseTrainParams = ctx.params
     begun = time.monotonic()
-    named = [RECONSTRUCTION, MANIFEST] if p.arm == "mean" else [BUNDLE, RECONSTRUCTION, MANIFEST]
-    ctx.expect(rows={TABLE: 1}, artifacts=named, last_step=p.recipe().steps if p.arm != "mean" and p.epochs else None)
+    named = [RECONSTRUCTION, MANIFEST] if p.arm in FIXED else [BUNDLE, RECONSTRUCTION, MANIFEST]
+    ctx.expect(rows={TABLE: 1, TIME: 1}, artifacts=named, last_step=p.recipe().steps if p.epochs else None)
     folder, views = ctx.input(DATA), ctx.input(VIEWS)
     train, test = (
         Samples.of(data, Groups.load(views / f"{split}_groups.npz", data.count))
@@ -66,8 +68,8 @@ def run(ctx: Context) -> None:
     )
     condition = condition_of(p, train, views)
     golden = golden_loss(ctx.input(GOLDEN), condition) if ctx.has_input(GOLDEN) else None
-    if p.arm == "mean":
-        _mean(ctx, train, test, condition, begun)
+    if p.arm in FIXED:
+        _control(ctx, p, train, test, condition, begun)
         return
     _learn(ctx, p, train, test, condition, golden, begun)
 
@@ -132,7 +134,9 @@ def _learn(
             "backend": loaded(),
         }
         _write(ctx, manifest)
-        raise NoNumber(str(error), hint="the last checkpoint is good; try a lower rate") from None
+        # The manifest of an attempt that failed is handed to nobody: what the summary has to know is in the sentence.
+        done = f"{manifest['epochs_done']} of {recipe.epochs} epochs were done"
+        raise NoNumber(f"{error}; {done}", hint="the last checkpoint is good; try a lower rate") from None
     bundle = ctx.artifact(BUNDLE)
     write_bundle(bundle, network)
     verdict = guard(loss, golden, p.tolerance) if ctx.has_input(GOLDEN) else None
@@ -170,7 +174,6 @@ def _architecture(p: DoseTrainParams, data: Dataset) -> Architecture:
 def reconstruct(network: Network, test: Samples, meta: dict[str, Any], batch_of: Any) -> Reconstruction:
     """The object of a split by the network, from every frame that is in a group."""
     batch = batch_of(test.members.shape[1])
-    weight = stitch_weight(test.data.probe_guess)
     run = network.shim.compiled(network.forward)
     patches, frames = [], []
     for which, diffraction, positions in test.shown(batch):
@@ -181,19 +184,8 @@ def reconstruct(network: Network, test: Samples, meta: dict[str, Any], batch_of:
         patches.append(found[own].reshape(-1, *found.shape[2:]))
         frames.append(test.members[which[own]].ravel())
     every, index = np.concatenate(patches), np.concatenate(frames)
-    x, y = test.data.x[index], test.data.y[index]
-    every *= np.exp(-1j * constant_phases(every, x, y, weight))[:, None, None]
-    canvas = Canvas(x, y, weight)
-    canvas.add(every, x, y)
-    picture, covered = canvas.picture()
-    return Reconstruction(picture, canvas.origin, covered, meta={**meta, "engine": "keras"})
-
-
-def stitch_weight(probe: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """|P|² in parts of its greatest."""
-    power: npt.NDArray[np.float64] = np.abs(probe.astype(np.complex128)) ** 2
-    relative: npt.NDArray[np.float64] = power / power.max()
-    return relative
+    picture, origin, covered = stitched(every, test.data.x[index], test.data.y[index], test.data.probe_guess)
+    return Reconstruction(picture, origin, covered, meta={**meta, "engine": "keras"})
 
 
 def write_bundle(path: Path, network: Network) -> None:
@@ -226,25 +218,21 @@ def code_digest() -> str:
     return whole.hexdigest()
 
 
-def _mean(ctx: Context, train: Samples, test: Samples, condition: dict[str, Any], begun: float) -> None:
-    """A control: the mean of the training object everywhere."""
-    data = train.data
-    if data.patches is None:
-        raise BadInput("the mean object needs true patches (Y), and this data has none", hint="leave this control out")
-    weight, used = stitch_weight(data.probe_guess), np.unique(train.members)
-    value = complex((data.patches[used] * weight).sum() / (len(used) * weight.sum()))
-    frames = np.unique(test.members)
-    canvas = Canvas(test.data.x[frames], test.data.y[frames], stitch_weight(test.data.probe_guess))
-    shape = (len(frames), data.size, data.size)
-    canvas.add(np.full(shape, value), test.data.x[frames], test.data.y[frames])
-    found, covered = canvas.picture()
-    Reconstruction(found, canvas.origin, covered, meta={**condition, "engine": "mean"}).save(
-        ctx.artifact(RECONSTRUCTION)
-    )
+def _control(
+    ctx: Context, p: DoseTrainParams, train: Samples, test: Samples, condition: dict[str, Any], begun: float
+) -> None:
+    """An arm without a network, and what its manifest says."""
+    told: dict[str, Any] = {}
+    if p.arm == "mean":
+        made, value = mean_object(train, test, condition)
+        told = {"value": [value.real, value.imag]}
+    else:
+        made = physics_object(test, condition)
+    made.save(ctx.artifact(RECONSTRUCTION))
     manifest = {
         "condition": condition,
         "status": "control",
-        "value": [value.real, value.imag],
+        **told,
         "final_loss": None,
         "epochs_planned": 0,
         "epochs_done": 0,
@@ -266,13 +254,15 @@ def _row(ctx: Context, manifest: dict[str, Any], seconds: float) -> None:
     facts = manifest["backend"] or {}
     row = {
         **manifest["condition"],
-        **{k: manifest[k] for k in ("status", "epochs_done", "steps", "final_loss", "bundle_sha256", "resumed_at")},
+        **{k: manifest[k] for k in ("status", "epochs_done", "steps", "final_loss", "bundle_sha256")},
         "backend": facts.get("backend"),
         "backend_version": facts.get("version"),
         "guard": None if manifest["guard"] is None else bool(manifest["guard"]["ok"]),
-        "seconds": seconds,
     }
     ctx.results(TABLE, [row])
+    resumed = manifest["resumed_at"]
+    done = {"steps": manifest["steps"] - (resumed or 0), "resumed_at": resumed, "seconds": seconds}
+    ctx.results(TIME, [{"arm": row["arm"], "threads": ctx.cores, "process": os.getpid(), **done}])
 
 
 def _resume(ctx: Context, training: Training) -> int | None:

@@ -55,6 +55,7 @@ DOSE_LSQML_TIME = pa.schema(
     metadata={"lab.headline": "engine,device,threads,epochs,seconds"},
 )
 _STATE = "state.npz"
+_MOST = 512  # frames of a minibatch: what lies in memory at once
 
 
 def run(ctx: Context) -> None:
@@ -74,7 +75,7 @@ def run(ctx: Context) -> None:
     if axes.answer is Axes.SWAPPED and p.axes == "check":
         raise JobFailed(
             f"x and y of the scan are swapped: {axes.sentence()}",
-            hint="swap them (dose-data: scan_order=xy), or give axes=allow",
+            hint="read them the other way (scan_order, of the study or of dose-data), or give axes=allow",
         )
     request = Request(
         data.diffraction,
@@ -82,7 +83,7 @@ def run(ctx: Context) -> None:
         data.y,
         data.probe_guess,
         p.epochs,
-        Settings(batch=p.batch, seed=p.seed, refine_probe=p.refine_probe),
+        Settings(batch=p.batch or a_third(data.count), seed=p.seed, refine_probe=p.refine_probe),
         device=p.device,
         threads=max(1, ctx.cores),
     )
@@ -97,6 +98,17 @@ def run(ctx: Context) -> None:
     ctx.results("dose_lsqml", [row_of(found, request, p, axes, known)])
     time_row = {"engine": p.engine, "device": p.device, "threads": request.threads, "epochs": done, "seconds": seconds}
     ctx.results("dose_lsqml_time", [time_row])
+
+
+def a_third(frames: int) -> int:
+    """The minibatch unless one is asked for.
+
+    A pixel has to be lit by several frames of a minibatch, or the object takes on the noise of the last one: with 8 of
+    the 516 measured frames of a star (half a frame a pixel) nothing was found at 1e3 photons, whose star 172 show. All
+    frames at once are as good with few photons and have not arrived after 100 epochs with many. A third left the
+    smallest error at full dose, within a hundredth, and costs the same.
+    """
+    return min(-(-frames // 3), _MOST)
 
 
 def frames_of(ctx: Context, p: DoseLsqmlParams) -> Dataset:
@@ -158,7 +170,7 @@ def row_of(found: Found, request: Request, p: DoseLsqmlParams, axes: AxesFound, 
         "device": p.device,
         "frames": len(request.x),
         "epochs": p.epochs,
-        "batch": p.batch,
+        "batch": request.settings.batch,
         "seed": p.seed,
         "error": found.error,
         "covered_pixels": int(found.covered.sum()),

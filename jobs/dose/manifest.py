@@ -6,14 +6,17 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from core.errors import BadInput
-from jobs.dose.design import CONTROLS, TRAINED
+from jobs.dose.absent import why_absent
+from jobs.dose.conditions import CONTROLS, TRAINED
 
 if TYPE_CHECKING:
     from core.kind import Context
     from jobs.dose_kinds.summary import ConditionWords, SummaryParams
 
 INPUT = "model_{arm}_{condition}"  # of a model.json
-_NOT_THERE: dict[str, Any] = {"epochs_planned": None, "epochs_done": None, "final_loss": None, "bundle_sha256": None}
+_TOLD = ("epochs_planned", "epochs_done", "final_loss", "bundle_sha256")  # of a model.json
+_NOT_THERE: dict[str, Any] = dict.fromkeys(("paths", *_TOLD))
+_RECONSTRUCTION = "reconstruction.npz"
 
 
 def input_name(arm: str, condition: str) -> str:
@@ -39,7 +42,7 @@ def trainings(ctx: Context, params: SummaryParams) -> list[dict[str, Any]]:
 def _row(ctx: Context, words: ConditionWords, arm: str) -> dict[str, Any]:
     name = input_name(arm, words.condition)
     if not ctx.has_input(name):
-        error = f"its job did not succeed: input {name} is absent"
+        error = why_absent(ctx, name) or f"its job did not succeed: input {name} is absent"
         return {**_words(words), "arm": arm, "status": "failed", **_NOT_THERE, "error": error}
     path = ctx.input(name)
     hint = "give the model.json of the dose-train job of this arm and condition"
@@ -52,8 +55,19 @@ def _row(ctx: Context, words: ConditionWords, arm: str) -> dict[str, Any]:
     wanted = (arm, words.photons, words.view, words.gridsize, words.seed)
     if same != wanted:
         raise BadInput(f"{path} is the manifest of {same}, not of {wanted}", hint=hint)
-    found = {key: read.get(key) for key in _NOT_THERE}
-    return {**_words(words), "arm": arm, "status": str(read.get("status")), **found, "error": read.get("error")}
+    found = {key: read.get(key) for key in _TOLD}
+    status = str(read.get("status"))
+    # A manifest that is given by hand may be of a training that failed, which made no files.
+    files = [] if status == "failed" else [f for f in (read.get("bundle"), _RECONSTRUCTION) if f]
+    paths = ", ".join(f"{_maker(ctx, name, arm, words)}/{file}" for file in files) or None
+    row = {**_words(words), "arm": arm, "paths": paths, "status": status, **found}
+    return {**row, "error": read.get("error")}
+
+
+def _maker(ctx: Context, name: str, arm: str, words: ConditionWords) -> str:
+    """What the job that made the input is called: no folder of a machine, which another has elsewhere."""
+    labels = [i["made"].get("label") for i in ctx.raw.get("inputs") or () if i["name"] == name and i.get("made")]
+    return str(labels[0]) if labels and labels[0] else f"{arm}_{words.condition}"
 
 
 def _words(words: ConditionWords) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import BadInput
 from core.study import Study
-from jobs.dose.design import SIMULATION, Condition, Design, View, dose_word, filtered
+from jobs.dose.conditions import SIMULATION, Condition, View, dose_word
+from jobs.dose.design import Design, filtered
 from jobs.dose.tree import NEEDS, condition_words
 from jobs.dose_kinds.study import iterative
 
@@ -32,7 +33,7 @@ def measured_tree(params: DoseParams) -> Study:
     """Full dose once; for each dose and seed the thinned counts and two disjoint halves of them.
 
     Raises:
-        BadInput: there is no such file, or a dose that the study does not have.
+        BadInput: there is no such file, it is no measured set, or a dose or seed that the study cannot have.
     """
     assert params.data is not None
     if not Path(params.data).is_file():
@@ -40,9 +41,19 @@ def measured_tree(params: DoseParams) -> Study:
     doses = Design.named("seed").doses
     if params.doses is not None:
         doses = filtered("doses", [float(d) for d in params.doses], doses)
-    conditions = [Condition(d, VIEW, s) for s in params.seeds or SEEDS for d in doses]
+    seeds = SEEDS if params.seeds is None else tuple(params.seeds)
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise BadInput(f"seeds={list(seeds)}", hint="name each once, at least one, none of them negative")
+    frames, had = _read(params)
+    planned = [Condition(d, VIEW, s) for s in seeds for d in doses]
+    conditions = [c for c in planned if c.photons <= had]
+    few = f"{had:.6g} photons a pattern were measured: thinning takes some away and adds none"
+    if not conditions:
+        raise BadInput(f"{Path(params.data).name}: {few}", hint="ask for a smaller dose, or bring more photons")
     study = Study("dose")
-    study.note(f"{Path(params.data).name}: {_count(conditions)}")
+    study.note(f"{Path(params.data).name}: {frames} frames of {had:.6g} photons; {_count(conditions)}")
+    for dose in sorted({c.photons for c in planned if c not in conditions}):
+        study.note(f"skipped: {dose_word(dose)} photons: {few}")
     study.note(WHY)
     full = _data(study, params, None, SIMULATION, "data_full")
     views = study.job(
@@ -69,10 +80,27 @@ def measured_tree(params: DoseParams) -> Study:
         "title": f"Dose study of {Path(params.data).name}",
         "arms": ["lsqml"],
         "conditions": [condition_words(c) for c in conditions],
+        "skips": [
+            {**condition_words(c), "reason": few, "numbers": {"photons_measured": had}}
+            for c in planned
+            if c not in conditions
+        ],
         "notes": list(study.notes),
     }
     study.job("dose-summary", words, takes=summary, name="summary", needs=NEEDS)
     return study
+
+
+def _read(params: DoseParams) -> tuple[int, float]:
+    """(frames, mean photons of one): before anything is submitted, since every job of the study needs the file.
+
+    Raises:
+        BadInput: it is no measured set.
+    """
+    from jobs.dose.sources import read_measured  # numpy, only once a study is asked for
+
+    measured = read_measured(Path(params.data or ""), scan_order=params.scan_order, dc=params.dc)
+    return len(measured.counts), int(measured.counts.sum()) / len(measured.counts)
 
 
 def _data(study: Study, params: DoseParams, photons: float | None, seed: int, name: str, *, half: int = 0) -> Node:

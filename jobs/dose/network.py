@@ -11,6 +11,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -41,8 +44,9 @@ def load_backend(name: str, *, threads: int, seed: int) -> dict[str, str]:
     other = next(b for b in BACKENDS if b != name)
     if sys.modules.get(other) is not None:
         raise JobFailed(f"{other} is loaded in this process: {name} needs one of its own", hint="start a new process")
-    # Keras imports TensorFlow wherever it is installed, whatever it runs on; None makes it do without.
-    sys.modules[other] = None  # type: ignore[assignment]
+    # Keras imports TensorFlow wherever it is installed, whatever it runs on, and does without where it is not.
+    if not any(isinstance(finder, _Barred) and finder.name == other for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Barred(other))
     os.environ["KERAS_BACKEND"] = name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # ~/.keras/keras.json changes numbers (epsilon, floatx) and is declared by nobody: Keras is given an empty home.
@@ -57,6 +61,27 @@ def load_backend(name: str, *, threads: int, seed: int) -> dict[str, str]:
     keras.backend.set_image_data_format("channels_last")
     keras.utils.set_random_seed(seed)
     return loaded()
+
+
+class _Barred(MetaPathFinder, Loader):
+    """Makes a library as good as not installed in this process: importing it fails, asking for it breaks nothing.
+
+    None in `sys.modules` would do for `import`, but those that look there for what is loaded (SciPy does, and Keras
+    brings it along with scikit-learn) take it for a module.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        # A spec without a file: PyTorch asks where TensorFlow lies.
+        return ModuleSpec(fullname, self) if fullname.partition(".")[0] == self.name else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        raise ModuleNotFoundError(f"{spec.name} is barred: this process runs on another library", name=spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Never reached."""
 
 
 def loaded() -> dict[str, str]:

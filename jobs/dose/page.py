@@ -16,12 +16,18 @@ from jobs.dose.chart import Chart, svg, swatch
 _MOST_PIXELS = 1400  # of a picture in the page; a wider one is made smaller, the whole one lies beside its comparison
 
 # Okabe and Ito's colours, lightened where the ground is dark.
-_LIGHT = ("#0072B2", "#D55E00", "#009E73", "#8a4a77", "#6b6b6b", "#a3790a")
-_DARK = ("#5cb8f0", "#ff9a52", "#3fd1a5", "#e0a3cb", "#b4b4b4", "#e8c14f")
+_LIGHT = ("#0072B2", "#D55E00", "#009E73", "#8a4a77", "#6b6b6b", "#1f7a8c", "#a3790a")
+_DARK = ("#5cb8f0", "#ff9a52", "#3fd1a5", "#e0a3cb", "#b4b4b4", "#7fd6e4", "#e8c14f")
 
 
 def _colours(colours: Sequence[str]) -> str:
     return "".join(f"--s{i}:{c};" for i, c in enumerate(colours))
+
+
+def _strokes(count: int) -> str:
+    return "".join(
+        f".line.s{i},.bar.s{i},.cross.s{i}{{stroke:var(--s{i})}}.mark.s{i}{{fill:var(--s{i})}}" for i in range(count)
+    )
 
 
 _CSS = f"""
@@ -53,7 +59,7 @@ tbody th{{font-weight:600}}.good{{color:var(--good);font-weight:600}}.bad{{color
 .chart .axis{{stroke:var(--faint);stroke-width:1}}
 .line{{fill:none;stroke-width:1.8}}.line.ref{{stroke:var(--ink);stroke-width:1.2;stroke-dasharray:5 4}}
 .bar{{stroke-width:1.6;fill:none}}.mark{{stroke:var(--panel);stroke-width:1}}.mark.cross{{fill:none;stroke-width:2}}
-{"".join(f".line.s{i},.bar.s{i},.cross.s{i}{{stroke:var(--s{i})}}.mark.s{i}{{fill:var(--s{i})}}" for i in range(6))}
+{_strokes(len(_LIGHT))}
 .mark.cross{{fill:none}}
 .legend{{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;padding:0;margin:.4rem 0;list-style:none;font-size:.9rem}}
 .swatch{{width:26px;height:14px;vertical-align:-2px;margin-right:.35rem}}
@@ -158,7 +164,7 @@ def folded(title: str, html: str, *, opened: bool = False) -> str:
 def _tone(text: str) -> str:
     if text in ("better", "feasible") or text.startswith("better in all"):
         return ' class="good"'
-    bad = ("worse", "missing", "failed", "infeasible")
+    bad = ("worse", "missing", "failed", "infeasible", "not registered")
     return ' class="bad"' if text in bad or text.startswith(tuple(f"{word} in all" for word in bad)) else ""
 
 

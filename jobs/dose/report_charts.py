@@ -6,13 +6,19 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from jobs.dose.chart import Chart, Point, Scale, Series
-from jobs.dose.design import dose_word
+from jobs.dose.conditions import dose_word
 from jobs.dose.gather import Curve
 from jobs.dose.summary import Cell, Metric, Place
 
 # Colour and marker of an arm, everywhere; of a view, where lines are views.
-STYLES = {"pinn": 0, "supervised": 1, "lsqml": 2, "untrained": 3, "mean": 4}
-NAMES = {"pinn": "PINN", "lsqml": "LSQML", "untrained": "untrained network", "mean": "mean object"}
+STYLES = {"pinn": 0, "supervised": 1, "lsqml": 2, "untrained": 3, "mean": 4, "physics": 5}
+NAMES = {
+    "pinn": "PINN",
+    "lsqml": "LSQML",
+    "untrained": "untrained network",
+    "mean": "mean object",
+    "physics": "physics layer alone",
+}
 _VIEWS = ("baseline", "dense", "sparse")
 _DOSE = "photons a pattern"
 _LIGHT = "total photons per pixel of the object"
@@ -133,7 +139,7 @@ def _scale(logarithm: bool) -> Scale:
 
 
 def _style(arm: str) -> int:
-    return STYLES.get(arm, 5)
+    return STYLES.get(arm, len(STYLES))
 
 
 def _told(series: Sequence[Series]) -> str:

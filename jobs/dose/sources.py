@@ -1,7 +1,8 @@
 """What a user brings: an NPZ of the contract, or a measured set of counts, probe and scan.
 
 A measured set has `data` (n, N, N), whole counts; `probe` (N, N), complex; `scan` (n, 2), pixels. Axes of length 1 in
-front are dropped, and it may be compressed as a whole (.npz.bz2).
+front are dropped, and it may be compressed as a whole (.npz.bz2). What a file is, its first bytes say and never its
+name: a job finds its input under another one.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ Order = Literal["yx", "xy"]
 Corner = Literal["corner", "centre"]
 
 MARGIN = 2  # pixels of object around what the patches reach
+_BZIP = b"BZh"
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,20 @@ class Measured:
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """All arrays of an .npz or .npz.bz2; nothing pickled.
+    """All arrays of an .npz, compressed as a whole with bzip2 or not; nothing pickled.
 
     Raises:
         BadInput: it is none.
     """
-    if path.suffix != ".bz2":
-        return read_npz(path)
     try:
-        with bz2.open(path) as packed:
-            data = packed.read()
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as file:
+            packed = file.read(len(_BZIP)) == _BZIP
+        if not packed:
+            return read_npz(path)
+        with bz2.open(path) as stream:
+            data = stream.read()
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
         raise BadInput(f"there is no file {path}", hint="correct the path") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
@@ -70,13 +74,16 @@ def read_arrays(path: Path) -> dict[str, Array]:
         raise BadInput(f"{path} cannot be read as NPZ: {what}", hint="give an .npz of plain arrays") from None
 
 
-def read_user(path: Path) -> Dataset:
+def read_user(path: Path, *, name: str | None = None) -> Dataset:
     """A user's own file in the contract's names: other floating or whole dtypes are converted, patterns normalised.
+
+    Args:
+        name: what its user calls the file; None: what it is called here.
 
     Raises:
         BadInput: it cannot be brought into the contract; names the key, what was expected and what was found.
     """
-    where = path.name
+    where = name or path.name
     arrays = canonical(read_arrays(path), where)
     patterns = _real(arrays, "diffraction", where)
     if patterns.ndim != 3 or not patterns.size:
@@ -103,21 +110,22 @@ def read_user(path: Path) -> Dataset:
     return dataset
 
 
-def read_measured(path: Path, *, scan_order: Order = "yx", dc: Corner = "corner") -> Measured:
+def read_measured(path: Path, *, scan_order: Order = "yx", dc: Corner = "corner", name: str | None = None) -> Measured:
     """A measured set, or a file of the contract whose metadata has the `scale` of its counts.
 
     Args:
         scan_order: which of the two columns of `scan` is y. No order looks wrong from here: whether the scan fits the
             patterns is seen in a reconstruction, and checked there.
         dc: where the counts have their zero frequency: [0, 0] or [N/2, N/2].
+        name: what its user calls the file; None: what it is called here.
 
     Raises:
         BadInput: a key is missing or does not fit, counts that are none, or the light lies where `dc` says it is not.
     """
-    where = path.name
+    where = name or path.name
     arrays = read_arrays(path)
     if "data" not in arrays and ("diffraction" in arrays or "diff3d" in arrays):
-        return _of_contract(path)
+        return _of_contract(path, where)
     for key in ("data", "probe", "scan"):
         if key not in arrays:
             raise violation(where, key, "an array", f"none; there are {', '.join(sorted(arrays)) or 'no keys'}")
@@ -146,15 +154,15 @@ def read_measured(path: Path, *, scan_order: Order = "yx", dc: Corner = "corner"
     return Measured(counts, _scaled(probe), x, y, size, words)
 
 
-def _of_contract(path: Path) -> Measured:
-    data = read_user(path)
+def _of_contract(path: Path, where: str) -> Measured:
+    data = read_user(path, name=where)
     return Measured(
         counts=data.counts().astype(np.int64),
         probe=_scaled(data.probe_guess),
         x=data.x,
         y=data.y,
         object_size=data.object_guess.shape[0],
-        words=f"measured {path.name}",
+        words=f"measured {where}",
     )
 
 

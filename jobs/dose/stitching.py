@@ -66,6 +66,28 @@ class Canvas:
         return found, covered
 
 
+def stitch_weight(probe: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """|P|² of a probe (N, N) in parts of its greatest."""
+    power: npt.NDArray[np.float64] = np.abs(probe.astype(np.complex128)) ** 2
+    relative: npt.NDArray[np.float64] = power / power.max()
+    return relative
+
+
+def stitched(
+    patches: Array, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], probe: Array
+) -> tuple[npt.NDArray[np.complex64], tuple[int, int], npt.NDArray[np.bool_]]:
+    """(object, origin, covered) of patches (n, N, N), complex, at (n,) positions, less each one's constant phase.
+
+    Every arm that answers in patches goes through here, trained or not.
+    """
+    weight = stitch_weight(probe)
+    turned = patches * np.exp(-1j * constant_phases(patches, x, y, weight))[:, None, None]
+    canvas = Canvas(x, y, weight)
+    canvas.add(turned, x, y)
+    picture, covered = canvas.picture()
+    return picture, canvas.origin, covered
+
+
 def constant_phases(
     patches: Array, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], weight: Array
 ) -> npt.NDArray[np.float64]:

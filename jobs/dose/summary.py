@@ -11,9 +11,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from jobs.dose.design import CONTROLS, TRAINED
+from jobs.dose.conditions import MUST_BEAT, PHYSICS, TRAINED
 
-FEW = "not enough seeds"
+FEW, UNPLACED = "not enough seeds", "not registered"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,11 @@ class Metric:
 
 @dataclass(frozen=True)
 class Value:
-    """One arm of one condition of one seed: one number."""
+    """One arm of one condition of one seed: one number.
+
+    Attributes:
+        placed: was the arm brought into register with its reference? Where not, the number says nothing about it.
+    """
 
     photons: float
     view: str
@@ -42,6 +46,7 @@ class Value:
     arm: str
     metric: str
     value: float
+    placed: bool = True
 
 
 @dataclass(frozen=True, order=True)
@@ -58,7 +63,7 @@ class Cell:
     """An arm at a place, over its seeds.
 
     Attributes:
-        seeds: whose value is finite. lost: those whose value is not.
+        seeds: that count: placed, and finite. lost: the others. unplaced: those of the lost that were not registered.
         sd: of the sample (n-1); None with fewer than two seeds.
     """
 
@@ -71,6 +76,7 @@ class Cell:
     sd: float | None
     least: float
     most: float
+    unplaced: tuple[int, ...] = ()
 
     @property
     def n(self) -> int:
@@ -86,8 +92,9 @@ class Verdict:
     """An answer to one question at one place.
 
     Attributes:
-        question: `beats` (a trained arm against a control), `dose` (LSQML against itself at the dose before),
-            `against-lsqml` (a trained arm against LSQML).
+        question: `beats` (a trained arm against a control that it must beat), `over-physics` (a trained arm against the
+            physics layer alone), `dose` (LSQML against itself at the dose before), `against-lsqml` (a trained arm
+            against LSQML).
         place, arm: whose. other: against what: an arm, or the lower dose in words.
         margin: by how much the arm's mean is better, in the metric's unit; negative: worse.
         spread: the larger of the two ranges over seeds.
@@ -109,20 +116,21 @@ class Verdict:
 def cells(values: Iterable[Value]) -> tuple[Cell, ...]:
     """Mean and spread over the seeds of each place, arm and metric.
 
-    A value that is not finite is no number: its seed is listed as lost and does not vanish.
+    A value that is not finite is no number, and one of an arm that was not registered says nothing: their seeds are
+    listed as lost and do not vanish.
 
     Raises:
         ValueError: a seed has two values for the same thing.
     """
-    found: dict[tuple[Place, str, str], dict[int, float]] = {}
+    found: dict[tuple[Place, str, str], dict[int, Value]] = {}
     for v in values:
         at = found.setdefault((Place(v.photons, v.view, v.gridsize), v.arm, v.metric), {})
         if v.seed in at:
             raise ValueError(f"{v.arm} has two values of {v.metric} at {v.photons:g} {v.view} seed {v.seed}")
-        at[v.seed] = v.value
+        at[v.seed] = v
     out = []
     for (place, arm, metric), by_seed in found.items():
-        good = {seed: value for seed, value in sorted(by_seed.items()) if math.isfinite(value)}
+        good = {s: v.value for s, v in sorted(by_seed.items()) if v.placed and math.isfinite(v.value)}
         lost = tuple(sorted(set(by_seed) - set(good)))
         numbers = list(good.values())
         out.append(
@@ -136,6 +144,7 @@ def cells(values: Iterable[Value]) -> tuple[Cell, ...]:
                 statistics.stdev(numbers) if len(numbers) > 1 else None,
                 min(numbers, default=math.nan),
                 max(numbers, default=math.nan),
+                tuple(sorted(s for s, v in by_seed.items() if not v.placed)),
             )
         )
     return tuple(sorted(out, key=lambda c: (c.place, c.metric, c.arm)))
@@ -145,8 +154,12 @@ def held_against(one: Cell | None, other: Cell | None, greater: bool) -> tuple[f
     """(margin, spread, seeds, answer) of one cell against another.
 
     `better` and `worse` need at least two seeds a side, a difference of the means above the larger of the two ranges,
-    and ranges that do not meet. Otherwise `within the spread`, `not enough seeds` or `missing`.
+    and ranges that do not meet. Otherwise `within the spread`, `not enough seeds`, `not registered` or `missing`. Where
+    a seed of either side was not registered, the seeds that are left are a choice of the better ones: nothing is said.
     """
+    if (one is not None and one.unplaced) or (other is not None and other.unplaced):
+        n = min(0 if side is None else side.n for side in (one, other))
+        return math.nan, math.nan, n, UNPLACED
     if one is None or other is None or not one.n or not other.n:
         return math.nan, math.nan, 0, "missing"
     margin = one.mean - other.mean if greater else other.mean - one.mean
@@ -180,8 +193,10 @@ def verdicts(
     for metric in metrics:
         for place in places:
             for arm in (a for a in TRAINED if a in arms):
-                for control in (c for c in CONTROLS if c in arms):
+                for control in (c for c in MUST_BEAT if c in arms):
                     ask("beats", place, metric, arm, control, at.get((place, control, metric.name)))
+                if PHYSICS in arms:
+                    ask("over-physics", place, metric, arm, PHYSICS, at.get((place, PHYSICS, metric.name)))
                 if "lsqml" in arms:
                     ask("against-lsqml", place, metric, arm, "lsqml", at.get((place, "lsqml", metric.name)))
         if "lsqml" in arms:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 from core.errors import BadInput
+from jobs.dose.conditions import TRAIN_HALF
 
 Row = Mapping[str, Any]
 
@@ -19,6 +20,7 @@ _STYLE = {
     "lsqml": ("#009E73", "^", "LSQML"),
     "untrained": ("#CC79A7", "D", "untrained network"),
     "mean": ("#666666", "v", "mean object"),
+    "physics": ("#56B4E9", "X", "physics layer alone"),
 }
 _OTHER = ("#E69F00", "P")
 _SHOWN = (
@@ -29,6 +31,7 @@ _SHOWN = (
 )
 _VIEWS = ("baseline", "dense", "sparse")
 _MOST_ROWS = 3
+_BESIDE = 1.6  # times the least and the greatest dose: what an axis has beyond them
 _NO_DATES: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 _STYLE_SHEET: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "lab"}
 
@@ -50,7 +53,8 @@ def draw_quality(out: BinaryIO, form: str, rows: Sequence[Row], title: str) -> l
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    good = [row for row in rows if row["mean"] is not None]
+    # The training half is another part of the object: it stands in no line beside the others.
+    good = [row for row in rows if row["mean"] is not None and row["arm"] != TRAIN_HALF]
     seen: set[tuple[Any, ...]] = set()
     for row in good:
         at = tuple(row[name] for name in ("photons", "view", "gridsize", "arm", "metric"))
@@ -105,10 +109,12 @@ def _panel(axes: Any, rows: Sequence[Row], x: str) -> None:
         xs += at
         bars = [[float(r["mean"] - r["least"]) for r in line], [float(r["most"] - r["mean"]) for r in line]]
         axes.errorbar(at, mean, bars, color=colour, marker=marker, ms=4, lw=1.4, capsize=2, label=name)
+    if xs:  # a single dose leaves a logarithmic axis no limits of its own
+        axes.set_xlim(min(xs) / _BESIDE, max(xs) * _BESIDE)
     if x == "photons_per_pixel" and xs:
         from kernels.diffraction.bounds import ptychography_limit, quantum_limit
 
-        low, high = min(xs) / 1.5, max(xs) * 1.5
+        low, high = min(xs) / _BESIDE, max(xs) * _BESIDE
         span = [low * (high / low) ** (i / 40) for i in range(41)]
         axes.plot(span, ptychography_limit(span), color="#222222", lw=1, ls=(0, (5, 3)), label="1/√(2n)")
         axes.plot(span, quantum_limit(span), color="#222222", lw=1, ls=(0, (2, 2)), label="1/(2√n)")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from jobs.dose.conditions import TRAIN_HALF
 from jobs.dose.gather import BY_NAME, METRICS, Found, Skip, gather
 from jobs.dose.manifest import trainings
-from jobs.dose.report import MAIN, Report, html, markdown
+from jobs.dose.report import html, markdown
+from jobs.dose.report_tables import MAIN, Report
 from jobs.dose.summary import Cell, Place, Verdict, cells, verdicts
 from jobs.dose.summary_figure import draw_quality
 
@@ -47,7 +49,8 @@ def run(ctx: Context) -> None:
     ctx.artifact(MANIFEST).write_text(text + "\n", "utf-8")
     report = Report(
         params.title,
-        tuple(dict.fromkeys((*params.arms, *(cell.arm for cell in means)))),  # `halves` of a measured set, too
+        # `halves` of a measured set, too. The training half is another part of the object, and has a table of its own.
+        tuple(a for a in dict.fromkeys((*params.arms, *(cell.arm for cell in means))) if a != TRAIN_HALF),
         tuple(params.notes),
         len(params.conditions),
         found,
@@ -78,12 +81,13 @@ def summary_row(cell: Cell, params: SummaryParams, found: Found) -> dict[str, An
         "unit": metric.unit,
         "greater_is_better": metric.greater,
         "seeds": cell.n,
+        "lost": len(cell.lost),
         "planned": len(planned),
         "mean": cell.mean if cell.n else None,
         "sd": cell.sd,
         "least": cell.least if cell.n else None,
         "most": cell.most if cell.n else None,
-        "photons_per_pixel": sum(light) / len(light) if light else None,
+        "photons_per_pixel": sum(light) / len(light) if light and cell.arm != TRAIN_HALF else None,
     }
 
 

@@ -21,6 +21,7 @@ SUMMARY = _schema(
         ("unit", _TEXT),
         ("greater_is_better", pa.bool_()),
         ("seeds", _INT),
+        ("lost", _INT),  # seeds whose number is none, or of an arm that was not registered
         ("planned", _INT),
         ("mean", _FLOAT),
         ("sd", _FLOAT),
@@ -31,7 +32,7 @@ SUMMARY = _schema(
     "photons,view,gridsize,arm,metric,seeds,mean,sd,least,most",
 )
 
-# Is an arm better than a control, than LSQML, than itself at the dose below?
+# Is an arm better than a control, than the physics layer alone, than LSQML, than itself at the dose below?
 VERDICTS = _schema(
     [
         ("question", _TEXT),
@@ -47,7 +48,7 @@ VERDICTS = _schema(
     "question,photons,view,gridsize,metric,arm,other,margin,spread,seeds,answer",
 )
 
-# What there is no number of, and why: infeasible views, failed jobs, arms that were flagged.
+# What there is no number of, and why: infeasible views, failed jobs, arms not registered; and what was flagged.
 SKIPS = _schema(
     [
         ("condition", _TEXT),
@@ -68,6 +69,7 @@ TRAININGS = _schema(
         *_PLACE,
         ("seed", _INT),
         ("arm", _TEXT),
+        ("paths", _TEXT),  # job of the study/file below its artifacts, comma between; null: there are none
         ("status", _TEXT),
         ("epochs_planned", _INT),
         ("epochs_done", _INT),

@@ -9,18 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import BadInput
 from core.study import Study
-from jobs.dose.design import (
-    ARMS,
-    SPLITS,
-    TRAINED,
-    Condition,
-    Design,
-    ViewCheck,
-    controls_of,
-    dose_word,
-    filtered,
-    view_checks,
-)
+from jobs.dose.conditions import ARMS, CONTROLS, SPLITS, TRAIN_HALF, TRAINED, Condition, controls_of, dose_word
+from jobs.dose.design import Design, filtered
+from jobs.dose.feasibility import ViewCheck, view_checks
 from jobs.dose.manifest import input_name
 from jobs.dose_kinds.study import iterative
 
@@ -214,8 +205,7 @@ def _condition(
     epochs = {
         "pinn": design.pinn_epochs if params.pinn_epochs is None else params.pinn_epochs,
         "supervised": design.supervised_epochs if params.supervised_epochs is None else params.supervised_epochs,
-        "untrained": 0,
-        "mean": 0,
+        **dict.fromkeys(CONTROLS, 0),
     }
     for arm in (*plan.arms, *controls_of(plan.arms)):
         if arm in epochs:
@@ -233,8 +223,7 @@ def _condition(
                 name=f"lsqml-{split}_{name}",
                 needs=NEEDS,
             )
-            if split == "test":
-                made["lsqml"] = node
+            made["lsqml" if split == "test" else TRAIN_HALF] = node
     compared = study.job(
         "dose-compare",
         {

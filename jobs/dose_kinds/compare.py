@@ -4,8 +4,9 @@
 
 Inputs are folders. Those that must be there: `truth` (of a dose-data job, with truth.npz) or, for a measured set,
 `reference` (with reconstruction.npz of the full dose). Those that may be missing: every arm, every control, the pair
-`half_a`, `half_b` of reconstructions from disjoint halves of the counts, and, to count photons by the pixel, `views`
-and for a measured set `data` (of a dose-data job; `truth` is one already).
+`half_a`, `half_b` of reconstructions from disjoint halves of the counts, `lsqml_train` (LSQML on the training half of a
+simulation: another part of the object, measured by itself), and, to count photons by the pixel, `views` and for a
+measured set `data` (of a dose-data job; `truth` is one already).
 
 This module stays light: the command line imports it to check parameters.
 """
@@ -18,20 +19,20 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, field_validator
 
 from core.kind import Context, Kind, Params, Question
+from jobs.dose.conditions import ARMS, CONTROLS, TRAIN_HALF
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 # Inputs besides those of the arms.
 TRUTH, REFERENCE, DATA, VIEWS, HALVES = "truth", "reference", "data", "views", ("half_a", "half_b")
-ARMS = ("pinn", "supervised", "lsqml")
-CONTROLS = ("untrained", "mean")
 # A folder that is given for one of these is compared too.
 OTHERS = ("ptychi", "untrained_pinn", "untrained_supervised")
 # What a folder of a reconstruction must hold, and artifacts of this kind.
 RECONSTRUCTION, TRUTH_FILE = "reconstruction.npz", "truth.npz"
 # (frames, groups) that the compared arms saw: of a simulation the test half, of a measured set all of it.
 SEEN = {TRUTH: ("test.npz", "test_groups.npz"), REFERENCE: ("train.npz", "train_groups.npz")}
+SEEN[TRAIN_HALF] = SEEN[REFERENCE]
 METRICS, ALIGNED, OBJECTS, CURVES = "metrics.json", "aligned.npz", "objects.png", "frc.png"
 
 
@@ -55,7 +56,7 @@ class CompareParams(Params):
     @field_validator("arms")
     @classmethod
     def _known(cls, value: list[str] | None) -> list[str] | None:
-        known = (*ARMS, *CONTROLS, *OTHERS)
+        known = (*ARMS, *CONTROLS, *OTHERS, TRAIN_HALF)
         for name in value or ():
             if name not in known:
                 raise ValueError(f"no arm is called {name!r}: there are {', '.join(known)}")
@@ -75,7 +76,8 @@ class DoseCompare(Kind):
         "kernels.devices",
         *(f"kernels.diffraction.{name}" for name in ("dose", "fluence", "frc", "grouping", "holes", "overlap")),
         *(f"kernels.diffraction.{name}" for name in ("registration", "seeds", "similarity", "views", "windows")),
-        *(f"jobs.dose.{name}" for name in ("compare", "compare_rows", "compare_tables", "data_schema", "dataset")),
+        *(f"jobs.dose.{name}" for name in ("absent", "compare", "compare_inputs", "compare_rows", "compare_tables")),
+        *(f"jobs.dose.{name}" for name in ("conditions", "data_schema", "dataset")),
         *(f"jobs.dose.{name}" for name in ("figures", "npz", "reconstruction", "region", "views_run")),
         "jobs.dose_kinds.compare",
         "jobs.dose_kinds.views",
@@ -98,10 +100,11 @@ class DoseCompare(Kind):
     def questions(self) -> Mapping[str, Question]:
         return {
             "arms": Question(
-                "every arm at every condition, mean over the seeds",
+                "every arm at every condition, mean over the seeds at which it was registered",
                 "SELECT photons, view, gridsize, arm, count(ms_ssim_phase) AS seeds, "
                 "avg(ms_ssim_phase) AS ms_ssim_phase, avg(ssim_phase) AS ssim_phase, avg(frc50) AS frc50, "
                 "avg(relative_error) AS relative_error FROM dose_metrics WHERE {jobs} "
+                "AND (control OR shift_state IS NULL OR shift_state NOT LIKE 'over the cap%') "
                 "GROUP BY ALL ORDER BY photons, view, gridsize, arm",
             ),
             "doubts": Question(

@@ -30,7 +30,7 @@ class DoseLsqmlParams(Params):
     engine: Literal["lean", "ptychi"] = Field("lean", description="lean: our own; ptychi: in a process of its own")
     python: str | None = Field(None, description="the interpreter that has ptychi [this one]; engine=ptychi")
     epochs: int = Field(100, ge=1, le=100_000, description="each frame once an epoch")
-    batch: int = Field(8, ge=1, le=4096, description="frames of a minibatch; small ones are faster on a CPU")
+    batch: int | None = Field(None, ge=1, le=4096, description="frames of a minibatch [a third of them, at most 512]")
     seed: int = Field(42, ge=0, description="of the order of the frames")
     start: Literal["flat", "guess"] = Field("flat", description="guess: objectGuess; refused if it is like the truth")
     refine_probe: bool = Field(True, description="the probe moves too, from the data set's probeGuess")

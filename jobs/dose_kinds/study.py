@@ -1,6 +1,6 @@
 """The kind `dose`: the whole dose study as a tree of ordinary jobs.
 
-    lab submit dose --set size=small --wait            # synthetic: three arms, two controls, with ground truth
+    lab submit dose --set size=small --wait            # synthetic: three arms, three controls, with a truth
     lab submit dose --set data=siemens-star.npz.bz2    # measured: thinned counts against the full dose
 
 This module stays light: the command line imports it to check parameters.

@@ -64,12 +64,10 @@ class DoseSummary(Kind):
     code: ClassVar[tuple[str, ...]] = (
         "core",
         "kernels.devices",
-        *(
-            f"kernels.diffraction.{name}"
-            for name in ("bounds", "forward", "grouping", "scan", "seeds", "split", "views")
-        ),
-        *(f"jobs.dose.{name}" for name in ("chart", "design", "gather", "manifest", "page", "report", "report_charts")),
-        *(f"jobs.dose.{name}" for name in ("summary", "summary_figure", "summary_run", "summary_tables")),
+        *(f"kernels.diffraction.{name}" for name in ("bounds", "registration", "windows")),
+        *(f"jobs.dose.{name}" for name in ("absent", "chart", "conditions", "gather", "manifest", "page", "report")),
+        *(f"jobs.dose.{name}" for name in ("report_charts", "summary", "summary_figure", "summary_run")),
+        *(f"jobs.dose.{name}" for name in ("report_tables", "summary_tables")),
         "jobs.dose_kinds.summary",
     )
     packages: ClassVar[tuple[str, ...]] = ("numpy", "matplotlib", "pillow")

@@ -36,7 +36,7 @@ def rerun_(
         typer.Argument(
             metavar="ID",
             help="Jobs, as 17, 17-20, or 17.3; or the name of a study.",
-            autocompletion=completion.finished_job_ids,
+            autocompletion=completion.finished_jobs_or_studies,
         ),
     ] = None,
     tag: Annotated[

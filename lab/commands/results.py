@@ -14,9 +14,9 @@ import typer
 from core.errors import BadInput, NotFound
 from lab import arguments, completion
 from lab.commands._tables import SHOWN, Head, TablesReport, WrittenReport
+from lab.commands._whose import Whose, whose
 from lab.output import JsonFace, Page, human
 from lab.questions import main_table
-from lab.selection import resolve
 from lab.session import Session, session
 
 if TYPE_CHECKING:
@@ -39,10 +39,14 @@ Examples:
   lab results --sql "select * from parity join jobs using (job) where tags like '%night%'"
   lab results parity --ask worst
   lab results parity 17 21 --ask drift
+  lab results dose                       what the study dose led to, as it was submitted last
+  lab results dose --table dose_metrics  a table of any of its jobs
+  lab results --tag night
   lab results 40 --plot sweep.png
   lab results 40 --plot speed.pdf --x size --y seconds --by backend --where "seconds > 0"
 
-A sweep stands for its cells, and its axes become the first columns. A figure has the first axis
+A sweep stands for its cells, and its axes become the first columns. Of a study, and of all jobs
+with a tag, people see the tables of the jobs that no other of them waits for. A figure has the first axis
 across and the first number of the table upward, unless --x and --y say otherwise. A kind may have
 a figure of its own (train: the branches); a table, or --x, --y or --by, asks for the plain one.
 """
@@ -53,9 +57,13 @@ def results_(
         list[str] | None,
         typer.Argument(
             metavar="[TABLE] [ID]",
-            help="A table; only of these jobs and sweeps.",
-            autocompletion=completion.finished_job_ids,
+            help="A table; only of these jobs and sweeps, or of a study.",
+            autocompletion=completion.finished_jobs_or_studies,
         ),
+    ] = None,
+    tag: Annotated[
+        str | None,
+        typer.Option("--tag", metavar="TAG", help="Only jobs with this tag.", autocompletion=completion.tags),
     ] = None,
     table: Annotated[
         str | None,
@@ -112,22 +120,21 @@ def results_(
     Only rows of jobs that succeeded are there, each with its job, attempt, lane and key.
     """
     here = session()
-    table, ids = _table_word(table, ids)
     words = (where, columns, sort, limit, tail, sql, ask, form, output, x, y, by)
     plain = table is None and not params and all(word is None for word in words)
-    if plot is not None and plain and _own_figure(here, plot, ids):
+    if plot is not None and plain and _own_figure(here, plot, ids, tag):
         return
     narrow = {"--where": where, "--columns": columns, "--sort": sort, "--limit": limit, "--tail": tail}
     if ask is not None:
         arguments.refuse_beside("--ask", {"--sql": sql, "--plot": plot, **narrow, "--params": params})
     if sql is not None:
-        arguments.refuse_beside("--sql", {"jobs": ids, "--table": table, **narrow, "--params": params})
+        arguments.refuse_beside("--sql", {"jobs": ids, "--tag": tag, "--table": table, **narrow, "--params": params})
     if limit is not None and tail is not None:
         raise BadInput("--limit and --tail were both given", hint="choose one end")
     for option, n in (("--limit", limit), ("--tail", tail)):
         if n is not None and n < 0:
             raise BadInput(f"{option} {n} is negative", hint="give a number of rows")
-    wanted = _Wanted(ids, table, where or "", _names(columns), _names(sort), limit, tail, params, sql, ask)
+    wanted = _Wanted(ids, tag, table, where or "", _names(columns), _names(sort), limit, tail, params, sql, ask)
     figure = _figure(plot, {"--x": x, "--y": y, "--by": by}, form, output, sql)
     form = _format(form, output)
     warnings: list[str] = []
@@ -142,17 +149,18 @@ def results_(
             _pipe(here, _only(tables, form), form, warnings)
 
 
-def _own_figure(here: Session, path: Path, words: Sequence[str] | None) -> bool:
+def _own_figure(here: Session, path: Path, words: Sequence[str] | None, tag: str | None) -> bool:
     """Draw what the kind of these jobs draws of them all; False: it has no figure of its own."""
     from lab.commands._plotted import draw_own
 
-    if not words:
+    if not words and tag is None:
         return False
     warnings: list[str] = []
     with here.reading() as journal:
-        ids = resolve(journal.conn, arguments.ids(words))
-        _refuse_unknown(journal.conn, ids)
-        done = draw_own(here.home, journal.conn, ids, path, warnings)
+        meant = whose(journal.conn, words, tag, None)
+        if meant.table is not None or meant.all_jobs:
+            return False
+        done = draw_own(here.home, journal.conn, meant.ends, path, warnings)
     _warn(here, warnings)
     if done is not None:
         here.out.show(done)
@@ -160,9 +168,9 @@ def _own_figure(here: Session, path: Path, words: Sequence[str] | None) -> bool:
 
 
 def show_tables(here: Session, ids: Sequence[int]) -> None:
-    """The tables of these jobs, if they have any."""
+    """The tables of these jobs, which were submitted together, if they have any."""
     warnings: list[str] = []
-    wanted = _Wanted([str(i) for i in ids], None, "", (), (), None, None, False, None, None)
+    wanted = _Wanted([str(i) for i in ids], None, None, "", (), (), None, None, False, None, None, submitted=True)
     try:
         with _opened(here, wanted, warnings) as tables:
             _show(here, tables, warnings)
@@ -173,6 +181,7 @@ def show_tables(here: Session, ids: Sequence[int]) -> None:
 @dataclass(frozen=True)
 class _Wanted:
     ids: Sequence[str] | None
+    tag: str | None
     table: str | None
     where: str
     columns: tuple[str, ...]
@@ -182,6 +191,7 @@ class _Wanted:
     params: bool
     sql: str | None
     ask: str | None
+    submitted: bool = False
 
     @property
     def narrowed(self) -> bool:
@@ -200,24 +210,32 @@ def _opened(here: Session, wanted: _Wanted, warnings: list[str]) -> Iterator[_Op
         elif wanted.ask is not None:
             from lab.questions import sql_of
 
-            ids = resolve(conn, arguments.ids(wanted.ids))
-            _refuse_unknown(conn, ids)
-            yield _Opened(here, conn, [("", sql_of(conn, wanted.ask, wanted.table, ids))], warnings)
+            meant = whose(conn, wanted.ids, wanted.tag, wanted.table, asked=True)
+            ids = meant.ends if meant.table is None else meant.ids
+            yield _Opened(here, conn, [("", sql_of(conn, wanted.ask, meant.table, ids))], warnings)
         else:
             whole = isinstance(here.out, JsonFace) and not wanted.narrowed
-            tables, others = _choices(conn, wanted, whole=whole)
-            yield _Opened(here, conn, tables, warnings, others)
+            meant = whose(conn, wanted.ids, wanted.tag, wanted.table, submitted=wanted.submitted)
+            tables, others = _choices(conn, wanted, meant, whole=whole)
+            yield _Opened(here, conn, tables, warnings, others, meant.ids)
 
 
 class _Opened:
     """What is to be shown, table by table; each is read when it is asked for."""
 
     def __init__(
-        self, here: Session, conn: sqlite3.Connection, tables: _Tables, warnings: list[str], others: Sequence[str] = ()
+        self,
+        here: Session,
+        conn: sqlite3.Connection,
+        tables: _Tables,
+        warnings: list[str],
+        others: Sequence[str] = (),
+        ids: Sequence[int] = (),
     ) -> None:
         self._here, self.conn, self._warnings = here, conn, warnings
         self.tables = tables
         self.others = others  # which the same jobs wrote as well
+        self.ids = ids  # that were named
 
     @contextlib.contextmanager
     def rows(self, what: Choice | str) -> Iterator[Stream]:
@@ -227,8 +245,10 @@ class _Opened:
             yield found
 
 
-def _choices(conn: sqlite3.Connection, wanted: _Wanted, *, whole: bool) -> tuple[_Tables, Sequence[str]]:
-    """The tables, and the names of those left out: of several, people see the one that is named as the kind.
+def _choices(conn: sqlite3.Connection, wanted: _Wanted, meant: Whose, *, whole: bool) -> tuple[_Tables, Sequence[str]]:
+    """The tables, and the names of those left out.
+
+    Of several, people see the one that is named as the kind; of a study, those of what it leads to.
 
     Args:
         whole: all of them.
@@ -238,15 +258,18 @@ def _choices(conn: sqlite3.Connection, wanted: _Wanted, *, whole: bool) -> tuple
     from core.tables.select import chosen
     from lab import axes
 
-    ids = resolve(conn, arguments.ids(wanted.ids))
-    _refuse_unknown(conn, ids)
-    jobs = chosen(conn, ids) if wanted.ids else None
-    names = [wanted.table] if wanted.table is not None else tables_of(conn, jobs)
+    ids = meant.ids
+    jobs = None if meant.all_jobs else chosen(conn, ids)
+    names = [meant.table] if meant.table is not None else tables_of(conn, jobs)
     if not names:
         raise _no_tables(conn, ids) or nothing(conn, None, jobs)
-    main = main_table(conn, ids, names) if len(names) > 1 and not whole else None
-    others = [n for n in names if n != main] if main is not None else []
-    names = [main] if main is not None else names
+    shown = names
+    if len(names) > 1 and not whole:
+        if meant.ends != ids:
+            shown = tables_of(conn, chosen(conn, meant.ends)) or names
+        main = main_table(conn, meant.ends, shown)
+        shown = [main] if main is not None else shown
+    names, others = shown, [n for n in names if n not in shown]
     if len(names) > 1 and wanted.narrowed:
         raise BadInput(f"there are several tables: {', '.join(names)}", hint="choose one with --table")
     swept = axes.axes_of(conn, ids)
@@ -293,16 +316,6 @@ def _no_tables(conn: sqlite3.Connection, ids: Sequence[int]) -> NotFound | None:
 
 def _first(some: Sequence[str], all_: Sequence[str]) -> list[str]:
     return [*(n for n in some if n in all_), *(n for n in all_ if n not in some)]
-
-
-def _refuse_unknown(conn: sqlite3.Connection, ids: Sequence[int]) -> None:
-    import json
-
-    from core.journal import query
-
-    sql = "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT id FROM job_state) LIMIT 1"
-    for (unknown,) in conn.execute(sql, (json.dumps(ids),)):
-        query.job(conn, unknown)  # says it
 
 
 def _show(here: Session, opened: _Opened, warnings: list[str]) -> None:
@@ -359,8 +372,7 @@ def _draw(here: Session, opened: _Opened, wanted: _Wanted, path: Path, asked: As
     name, what = opened.tables[0]
     _only(opened, "a figure")
     axes = what.first if isinstance(what, Choice) else ()
-    ids = resolve(opened.conn, arguments.ids(wanted.ids)) if wanted.ids else []
-    title = title_of(opened.conn, ids, name, wanted.where) if wanted.sql is None else human.clean(wanted.sql)
+    title = title_of(opened.conn, opened.ids, name, wanted.where) if wanted.sql is None else human.clean(wanted.sql)
     with opened.rows(what) as rows:
         narrowed = bool(wanted.where or wanted.sql)
         done = draw(rows, path, asked, axes=axes, title=title, narrowed=narrowed)
@@ -414,15 +426,6 @@ def _figure(
 
 def _names(text: str | None) -> tuple[str, ...]:
     return tuple(n.strip() for n in text.split(",") if n.strip()) if text else ()
-
-
-def _table_word(table: str | None, words: list[str] | None) -> tuple[str | None, list[str] | None]:
-    """`lab results parity 3` means the table parity of job 3."""
-    if not words or not words[0].isidentifier():
-        return table, words
-    if table is not None:
-        raise BadInput(f"the tables {words[0]} and {table} were both named", hint="choose one")
-    return words[0], words[1:] or None
 
 
 def _format(form: str | None, output: Path | None) -> str:

@@ -54,7 +54,7 @@ def status_(
     ids: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="ID", help="Jobs, as 17, 17-20, or 17.3; or a study.", autocompletion=completion.job_ids
+            metavar="ID", help="Jobs, as 17, 17-20, or 17.3; or a study.", autocompletion=completion.jobs_or_studies
         ),
     ] = None,
     cells: Annotated[bool, typer.Option("--cells", help="The cells of this sweep, one by one.")] = False,

@@ -12,6 +12,7 @@ from core.digests import Digests
 from core.errors import BadInput, LabError
 from core.home import Home
 from core.journal import Journal, Role, query
+from core.journal.recover import _as_submitted
 from core.made import NotThere, content, makers, standing
 from core.states import Cond, EventKind
 from core.study import Study
@@ -105,7 +106,11 @@ def test_a_study_submitted_again_after_a_failure_runs_what_failed_and_what_was_m
     first = lab.submit_study("doses")
     run(lab, first, failed=("part2",))
     assert first[-1].state == "succeeded"  # without part2
-    assert [i["name"] for i in told(lab, first[-1].id)["absent"]] == ["part2"]
+    (absent,) = told(lab, first[-1].id)["absent"]
+    assert absent["name"] == "part2"
+    assert absent["made"]["why"].startswith("doses/part2 failed"), "how it ended is told"
+    (spec,) = (i for i in query.spec_of(lab.journal.conn, first[-1].row.spec)["inputs"] if i["name"] == "part2")
+    assert _as_submitted(absent) == spec, "a recovered submit knows nothing of it"
     planned = plan(lab.home, [Request("doses")], cwd=Path.cwd())
     assert [p.cached_id is not None for p in planned] == [True, True, False, False]
     second = lab.submit_study("doses")
@@ -195,6 +200,29 @@ def test_what_failed_runs_again_with_all_that_waited_for_it(lab: Lab) -> None:
             assert [j.answer for j in jobs] == ["cached", "cached"]
     with pytest.raises(BadInput, match=f"job {part.id} has not failed .succeeded., nor has any that it waited for"):
         rerun(lab.home, [part.id], failed=True)
+
+
+def test_a_study_that_still_runs_does_not_end_without_what_runs_again(lab: Lab) -> None:
+    """The summary of before waits for a part that has failed: it would be the study's, and without it."""
+    _data, part, other, end = first = lab.submit_study("doses")
+    finish(lab.home, first[0].id, artifacts=FILES)
+    finish(lab.home, part.id, state="failed", cause="error")
+    new = rerun(lab.home, members(lab.journal.conn, "doses"), failed=True)
+    assert [j.name for j in new] == ["doses/part1", "doses/end"]
+
+    def wishes(*jobs: int) -> list[str | None]:
+        return [query.job(lab.journal.conn, job).wish for job in jobs]
+
+    assert wishes(end.id, other.id, *(j.id for j in new)) == ["cancel", None, None, None]
+    waits = sorted((str(c), u.id) for c, u in query.dependencies(lab.journal.conn, new[1].id))
+    assert waits == [("any", other.id), ("any", new[0].id)]
+    assert [i for i in members(lab.journal.conn, "doses") if query.job(lab.journal.conn, i).wish] == []
+    # The twin: one that has ended is left as it is, and a rerun without --failed takes nobody's place.
+    finish(lab.home, other.id, artifacts=FILES)
+    for job in new:
+        finish(lab.home, job.id, artifacts=FILES)
+    rerun(lab.home, [new[0].id], force=True)
+    assert wishes(*(j.id for j in new)) == [None, None]
 
 
 def test_what_was_skipped_runs_again_too(lab: Lab) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs.dose.design import Condition
+from jobs.dose.conditions import CONTROLS, Condition
 from jobs.dose.gather import SCHEMA
 from jobs.dose.tree import condition_words
 
@@ -16,7 +16,7 @@ Quality = Callable[[Condition, str], float | None]
 
 def row(condition: Condition, arm: str, quality: float | None) -> dict[str, Any]:
     """A row of dose_metrics; no quality: the arm is missing."""
-    words = condition_words(condition)
+    words = {**condition_words(condition), "control": arm in CONTROLS, "shift_state": None}
     if quality is None:
         return {**words, "arm": arm, "status": "missing", "reason": f"no input {arm}", "flags": "", "against": "truth"}
     return {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ import numpy as np
 import pytest
 
 from core.errors import BadInput, JobFailed
-from jobs.dose import compare
+from jobs.dose import compare, compare_inputs
 from jobs.dose.compare import measure
 from jobs.dose.npz import read_npz, write_npz
 from jobs.dose.reconstruction import Reconstruction
 from jobs.dose.region import NOTHING, Rectangle, common_rectangle, largest_rectangle
 from jobs.dose_kinds.compare import CompareParams, DoseCompare
+from kernels.diffraction import frc
 from kernels.diffraction.registration import Alignment, Shift, Shifted, align
+from kernels.diffraction.similarity import phase_images
 from tests.jobs.context import Recorder
 from tests.kernels.diffraction.pictures import noise, ramp, waves
 
@@ -239,10 +243,115 @@ def test_a_reconstruction_of_another_condition_is_not_measured(word: str, value:
         arms["pinn"] = replace(arms["pinn"], meta=meta)
         handed_over = handed(tmp_path / status, {"truth": made(TRUTH, border=0), **arms})
         context = Recorder(DoseCompare(), CompareParams(**NAMED), tmp_path / status / "job", inputs=handed_over)
-        given = compare.gather(context)
+        given = compare_inputs.gather(context)
         assert ("pinn" in given.arms) is (status == "measured")
         assert {"lsqml", "ptychi"} < set(given.arms) | {"pinn"}
     assert given.unreadable["pinn"].startswith(f"it is a reconstruction of {word}={value!r}, not {own[word]!r}")
+
+
+def test_the_training_half_is_measured_by_itself_on_its_own_part(tmp_path: Path) -> None:
+    """It lies elsewhere in the object: together with the others nothing would be left to compare."""
+    whole = waves((150, 72))
+    truth = Reconstruction(whole.astype(np.complex64), (0, 0), np.ones(whole.shape, dtype=bool))
+
+    def part(rows_: slice, rough: float, split: str) -> Reconstruction:
+        image = (whole[rows_] + noise(whole[rows_].shape, rough)).astype(np.complex64)
+        return Reconstruction(image, (rows_.start, 0), np.ones(image.shape, dtype=bool), None, {"split": split})
+
+    halves = {"lsqml": part(slice(0, 64), 0.1, "test"), "lsqml_train": part(slice(90, 150), 0.2, "train")}
+    given = handed(tmp_path, {"truth": truth, **halves})
+    context = job(tmp_path / "both", given, arms=["lsqml", "lsqml_train"])
+    found = rows(context)
+    assert {name: row["status"] for name, row in found.items()} == {"lsqml": "measured", "lsqml_train": "measured"}
+    assert found["lsqml"]["region_top"] + found["lsqml"]["region_height"] <= 64
+    assert found["lsqml_train"]["region_top"] >= 90
+    assert found["lsqml_train"]["relative_error"] == pytest.approx(2 * found["lsqml"]["relative_error"], rel=0.1)
+    assert context.expected["rows"] == {"dose_metrics": 2}
+    assert {row["arm"] for row in context.tables["dose_frc"]} == set(found)
+    # Without it the arm has the very same numbers, and with both in one region there is none.
+    alone = rows(job(tmp_path / "alone", {n: given[n] for n in ("truth", "lsqml")}, arms=["lsqml"]))
+    assert alone["lsqml"] == found["lsqml"]
+    with pytest.raises(JobFailed, match="cover no rectangle"):
+        measure({"lsqml": halves["lsqml"], "lsqml_train": halves["lsqml_train"]}, truth)
+    # One that did not come, or is the wrong half, or cannot be measured, is a row and no end.
+    missing = rows(job(tmp_path / "missing", {n: given[n] for n in ("truth", "lsqml")}, arms=["lsqml", "lsqml_train"]))
+    assert missing["lsqml_train"]["status"] == "missing"
+    assert missing["lsqml"] == found["lsqml"]
+    part(slice(90, 150), 0.2, "test").save(given["lsqml_train"] / "reconstruction.npz")
+    wrong = rows(job(tmp_path / "wrong", given, arms=["lsqml", "lsqml_train"]))["lsqml_train"]
+    assert (wrong["status"], wrong["reason"]) == ("failed", "it is a reconstruction of split='test', not 'train'")
+    replace(halves["lsqml_train"], object=np.zeros((60, 72), np.complex64)).save(
+        given["lsqml_train"] / "reconstruction.npz"
+    )
+    dark = rows(job(tmp_path / "dark", given, arms=["lsqml", "lsqml_train"]))
+    assert dark["lsqml_train"]["status"] == "failed"
+    assert "zero" in dark["lsqml_train"]["reason"]
+    assert dark["lsqml"] == found["lsqml"]
+
+
+def test_a_resolution_in_a_row_is_where_its_stored_curve_crosses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held against the curve that lies beside it: the number of a ring is caught, whatever it is called."""
+    given = handed(tmp_path, {"truth": made(TRUTH, border=0), "lsqml": made(TRUTH + noise(SHAPE, 0.12))})
+
+    def fits(name: str) -> bool:
+        context = job(tmp_path / name, given, arms=["lsqml"])
+        read = json.loads((context.artifacts / "metrics.json").read_text())
+        (row,), curve = read["rows"], read["frc"]["lsqml"]
+        assert row["frc50_reached"] == "crosses"
+        known = np.interp(row["frc50"], curve["frequency"], curve["frc"], right=-1.0)
+        return bool(abs(known - 0.5) < 1e-6) and bool(row["frc50_of_nyquist"] == pytest.approx(2 * row["frc50"]))
+
+    assert fits("right")
+
+    def ring(curve: frc.Curve, threshold: Any = 0.5) -> frc.Cutoff:
+        first = int(np.flatnonzero(curve.frc < threshold)[0]) + 1
+        return frc.Cutoff(float(first), frc.Reached.CROSSES)
+
+    monkeypatch.setattr("jobs.dose.compare_rows.cutoff", ring)
+    assert not fits("ring")
+    monkeypatch.setattr(
+        "jobs.dose.compare_rows.cutoff",
+        lambda curve, threshold=0.5: frc.Cutoff(
+            ring(curve, threshold).frequency / (2 * len(curve.frc)), frc.Reached.CROSSES
+        ),
+    )
+    assert not fits("ring of Nyquist"), "not even one that is rounded to a whole ring"
+
+
+def test_ms_ssim_is_what_the_named_library_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trap: a home-made one. What is recorded is asked itself, of the very images that were compared."""
+    import pytorch_msssim
+    import torch
+
+    shape = (188, 184)
+    truth = waves(shape)
+    given = handed(tmp_path, {"truth": made(truth, border=0), "lsqml": made(truth + noise(shape, 0.2))})
+    context = job(tmp_path / "job", given, arms=["lsqml"])
+    read = json.loads((context.artifacts / "metrics.json").read_text())
+    told, (row,) = read["made_with"]["ms_ssim"], read["rows"]
+    assert told["by"] == f"pytorch-msssim {version('pytorch-msssim')}"
+    assert (row["ms_ssim_scales"], row["ms_ssim_blur"]) == (told["scales"], told["blur_sigma"]) == (5, 1.0)
+    arrays = read_npz(context.artifacts / "aligned.npz")
+    phases = phase_images(arrays["lsqml"].astype(np.complex128), arrays["truth"].astype(np.complex128))
+    first, second = (torch.from_numpy(np.ascontiguousarray(p))[None, None] for p in phases)
+
+    def asked(**other: Any) -> float:
+        words = {
+            "win_size": told["window"],
+            "win_sigma": told["window_sigma"],
+            "weights": told["weights"],
+            "K": told["k"],
+        }
+        return float(pytorch_msssim.ms_ssim(first, second, data_range=float(np.ptp(phases[1])), **{**words, **other}))
+
+    assert row["ms_ssim_phase"] == pytest.approx(asked(), abs=1e-6)
+    # The twins: home-made ones, with another window or scales that count alike; and it is the library that says it.
+    assert abs(row["ms_ssim_phase"] - asked(win_sigma=1.0)) > 1e-4
+    assert abs(row["ms_ssim_phase"] - asked(weights=[0.2] * 5)) > 1e-3
+    monkeypatch.setattr(pytorch_msssim, "ms_ssim", lambda *_, **__: torch.tensor(0.125))
+    assert rows(job(tmp_path / "other", given, arms=["lsqml"]))["lsqml"]["ms_ssim_phase"] == 0.125
 
 
 def test_arms_that_were_not_asked_for_are_not_missing(tmp_path: Path) -> None:
@@ -295,8 +404,59 @@ def test_a_measured_set_has_a_reference_and_two_halves(tmp_path: Path) -> None:
     assert {row["arm"] for row in context.tables["dose_frc"]} == {"lsqml", "halves"}
     alike = handed(tmp_path / "same", {"reference": made(TRUTH), "lsqml": noisy["lsqml"], "half_a": noisy["half_a"]})
     told = job(tmp_path / "one", alike, arms=["lsqml"])
-    assert list(rows(told)) == ["lsqml"]
-    assert any("halves is missing" in line for line in told.logs)
+    assert rows(told)["halves"]["status"] == "failed"
+    assert rows(told)["halves"]["reason"] == "half_b is missing"
+    assert any("half_b is missing" in line for line in told.logs)
+    assert told.expected["rows"] == {"dose_metrics": 2}
+
+
+@pytest.mark.parametrize(
+    ("half", "why"),
+    [
+        (np.zeros(SHAPE), "half_b: an object that is zero wherever it is compared"),
+        (waves(SHAPE, x=6.5) + noise(SHAPE, 0.05), "half_b is not registered: its shift, .* is over the cap of 4 px"),
+        (np.full(SHAPE, np.nan), "not finite where it is covered"),
+    ],
+)
+def test_a_half_that_cannot_be_compared_takes_nothing_else_with_it(half: Any, why: str, tmp_path: Path) -> None:
+    good = {name: made(TRUTH + noise(SHAPE, 0.15, seed=s)) for name, s in {"lsqml": 11, "half_a": 12}.items()}
+    folders = handed(tmp_path, {"reference": made(TRUTH), **good, "half_b": made(TRUTH)})
+    fine = made(np.ones(SHAPE))
+    object.__setattr__(fine, "object", np.asarray(half, np.complex64))
+    fine.save(folders["half_b"] / "reconstruction.npz")
+    context = job(tmp_path, folders, arms=["lsqml"])
+    found = rows(context)
+    assert (found["lsqml"]["status"], found["halves"]["status"]) == ("measured", "failed")
+    assert re.search(why, found["halves"]["reason"])
+    assert found["halves"]["frc_half_bit"] is None
+    assert context.expected["rows"] == {"dose_metrics": len(found)}
+    read = json.loads((context.artifacts / "metrics.json").read_text())
+    assert "not compared" in read["notes"][0]
+    assert "halves" not in read["frc"]
+    # The twin: with two good halves the arm has the very same numbers, and the halves have some too.
+    made(TRUTH + noise(SHAPE, 0.15, seed=13)).save(folders["half_b"] / "reconstruction.npz")
+    whole = rows(job(tmp_path / "twin", folders, arms=["lsqml"]))
+    assert whole["halves"]["frc_half_bit"] > 0
+    assert whole["lsqml"]["relative_error"] == pytest.approx(found["lsqml"]["relative_error"], rel=0.02)
+
+
+def test_a_half_that_covers_little_does_not_take_the_region_from_the_arms() -> None:
+    arm, little = made(TRUTH + noise(SHAPE, 0.1)), made(TRUTH, border=25)
+    both = measure({"lsqml": arm}, made(TRUTH), halves=(made(TRUTH), little))
+    assert both.halves is None
+    assert "with the halves all cover no rectangle of 32 pixels" in both.apart
+    assert both.region == measure({"lsqml": arm}, made(TRUTH)).region
+
+
+def test_what_the_job_of_a_missing_arm_died_of_is_in_its_row(tmp_path: Path) -> None:
+    given = handed(tmp_path, {"truth": made(TRUTH, border=0), "lsqml": made(TRUTH + noise(SHAPE, 0.1))})
+    context = Recorder(DoseCompare(), CompareParams(**NAMED, arms=["pinn", "lsqml"]), tmp_path / "job", inputs=given)
+    why = "dose/pinn_d1000 failed: the loss of step 3 is nan"
+    context.raw = {"absent": [{"name": "pinn", "made": {"why": why}}, {"name": "supervised", "made": {"why": "other"}}]}
+    given_over = compare_inputs.gather(context)
+    assert given_over.missing == {"pinn": f"{compare_inputs.ABSENT}: {why}"}
+    context.raw = {}
+    assert compare_inputs.gather(context).missing == {"pinn": compare_inputs.ABSENT}
 
 
 def test_photons_are_counted_by_the_pixel(tmp_path: Path) -> None:

@@ -13,11 +13,14 @@ import pytest
 from pydantic import ValidationError
 
 from core.errors import BadInput
-from jobs.dose.design import ARMS, CONTROLS, SETS, SPLITS, Condition, Design, View, most_points, positions, view_checks
+from jobs.dose.conditions import ARMS, CONTROLS, MUST_BEAT, PHYSICS, SPLITS, TRAIN_HALF, Condition, View
+from jobs.dose.design import SETS, Design
+from jobs.dose.feasibility import most_points, positions, view_checks
 from jobs.dose.tree import plan_of
 from jobs.dose_kinds.study import Dose, DoseParams
 from jobs.dose_kinds.summary import SummaryParams
 from jobs.dose_kinds.train import DoseTrain, DoseTrainParams
+from tests.jobs.dose.test_measured_path import star
 
 SEED, SMALL, TINY = (Design.named(name) for name in ("seed", "small", "tiny"))
 
@@ -197,7 +200,7 @@ def test_a_failed_arm_does_not_take_the_comparison_with_it():
     made = {n.name: n for n in study(size="tiny").nodes()}
     compare = made["compare_d1000_dense_gs2_s42"]
     optional = {take.name: take.optional for take in compare.takes}
-    arms = {*ARMS, *CONTROLS}
+    arms = {*ARMS, *CONTROLS, TRAIN_HALF}
     assert {name for name, may_fail in optional.items() if may_fail} == arms
     assert {name for name, may_fail in optional.items() if not may_fail} == {"truth", "views"}
     assert all(take.optional for take in made["summary"].takes)
@@ -205,11 +208,31 @@ def test_a_failed_arm_does_not_take_the_comparison_with_it():
     assert compared == {f"compare_{c.name}" for c in TINY.conditions()}
 
 
-def test_every_node_has_parameters_that_its_kind_takes():
+def test_the_physics_alone_is_a_control_of_each_condition_with_nothing_to_train():
+    made = {n.name: n for n in study(size="tiny").nodes()}
+    name = TINY.conditions()[0].name
+    assert made[f"{PHYSICS}_{name}"].params == {"arm": PHYSICS, "epochs": 0, "seed": 42}
+    assert made[f"{PHYSICS}_{name}"].takes == made[f"pinn_{name}"].takes, "it sees what the trained arms see"
+    assert PHYSICS in made[f"compare_{name}"].params["arms"]
+    assert f"model_{PHYSICS}_{name}" in {take.name for take in made["summary"].takes}
+    assert (*MUST_BEAT, PHYSICS) == CONTROLS
+    assert TINY.counts().controls == len(TINY.conditions()) * 3
+    lsqml = {n.name for n in study(size="tiny", arms=["lsqml"]).nodes()}
+    assert not any(n.startswith(PHYSICS) for n in lsqml), "without a trained arm there is nothing to hold against it"
+
+
+def test_both_halves_of_lsqml_are_compared():
+    """Each reconstruction that is planned is taken by a comparison: none is made for nobody."""
+    nodes = study(size="tiny").nodes()
+    taken = {take.job for n in nodes if n.kind == "dose-compare" for take in n.takes}
+    assert {n.name for n in nodes if n.kind == "dose-lsqml"} <= taken
+
+
+def test_every_node_has_parameters_that_its_kind_takes(tmp_path):
     """Nothing is left to a default that another job may have changed: the configuration is in the parameters."""
     from core.kind import load_kind
 
-    for made in (study(size="tiny"), study(data=__file__)):
+    for made in (study(size="tiny"), study(data=str(star(tmp_path / "star.npz")))):
         for node in made.nodes():
             load_kind(node.kind).Params(**node.params)
 
@@ -265,8 +288,8 @@ def test_repetitions_differ_in_all_three_seeds():
     assert np.array_equal(one[0], positions(TINY, 42)[0])
 
 
-def test_a_measured_study_has_one_arm_and_says_why():
-    made = study(data=__file__, doses=[1e3], seeds=[1])
+def test_a_measured_study_has_one_arm_and_says_why(tmp_path):
+    made = study(data=str(star(tmp_path / "star.npz")), doses=[1e3], seeds=[1])
     assert kinds(made) == {"dose-data": 4, "dose-views": 1, "dose-lsqml": 4, "dose-compare": 1, "dose-summary": 1}
     assert any("PINN and supervised are left out" in note for note in made.notes)
     with pytest.raises(ValidationError, match="arms means nothing for a measured set"):

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from jobs.dose.compare import measure
+from jobs.dose.conditions import ARMS, CONTROLS
 from jobs.dose.figures import LOOKS, Turn, objects_figure
-from jobs.dose_kinds.compare import ARMS, CONTROLS, OTHERS
+from jobs.dose_kinds.compare import OTHERS
 from tests.jobs.dose.test_compare import TRUTH, made
 from tests.jobs.dose.test_region_holes import HOLES, INSIDE
 from tests.jobs.dose.test_region_holes import TRUTH as HOLED_TRUTH

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,23 @@ def test_a_measured_set_is_read(tmp_path: Path, name: str) -> None:
     assert swapped.x.tolist() == found.y.tolist()
     assert "(x, y)" in swapped.words
     assert "(y, x)" in found.words
+
+
+@pytest.mark.parametrize("name", ["set.npz", "set.npz.bz2"])
+def test_a_file_is_known_by_its_first_bytes(tmp_path: Path, name: str) -> None:
+    """A job finds its input under the input's name, and still calls it what its user does."""
+    measured_set(tmp_path / name)
+    shutil.copyfile(tmp_path / name, tmp_path / "source")
+    found = read_measured(tmp_path / "source", name=name)
+    np.testing.assert_array_equal(found.counts, read_measured(tmp_path / name).counts)
+    assert found.words == read_measured(tmp_path / name).words
+    measured_set(tmp_path / name, scan=None)
+    shutil.copyfile(tmp_path / name, tmp_path / "source")
+    with pytest.raises(BadInput, match=f"^{name}: scan: expected an array"):
+        read_measured(tmp_path / "source", name=name)
+    (tmp_path / "source").write_bytes(b"BZh and no more")
+    with pytest.raises(BadInput, match="cannot be read as NPZ"):
+        read_measured(tmp_path / "source", name=name)
 
 
 def bad_sets() -> list[tuple[dict[str, Any], str]]:

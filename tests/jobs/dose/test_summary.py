@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -15,13 +16,14 @@ from pydantic import ValidationError
 
 from core.errors import BadInput
 from core.kind import Absent
-from jobs.dose.design import CONTROLS
-from jobs.dose.gather import METRICS
+from jobs.dose.conditions import CONTROLS, MUST_BEAT, TRAIN_HALF
+from jobs.dose.gather import METRICS, read_metrics
 from jobs.dose.manifest import trainings
-from jobs.dose.summary import FEW, Metric, Place, Value, cells, held_against, verdicts
+from jobs.dose.summary import FEW, UNPLACED, Metric, Place, Value, cells, held_against, verdicts
 from jobs.dose.tree import plan_of, summary_params
 from jobs.dose_kinds.study import DoseParams
 from jobs.dose_kinds.summary import DoseSummary, SummaryParams
+from kernels.diffraction.registration import Shifted
 from tests.jobs.context import Recorder
 from tests.jobs.dose.comparisons import comparison
 
@@ -92,6 +94,35 @@ def test_what_an_arm_did_not_deliver_is_answered_missing():
     assert {(v.question, v.answer) for v in found} == {("beats", "missing"), ("against-lsqml", "missing")}
 
 
+def test_the_physics_alone_is_asked_about_and_is_no_claim_of_a_control():
+    """What training adds is a question of its own: a trained arm that adds nothing still beats its controls."""
+    made = values("pinn", {1: 0.5, 2: 0.51}) + values("untrained", {1: 0.2, 2: 0.21}) + values("mean", {1: 0, 2: 0.01})
+    arms = ["pinn", *CONTROLS]
+
+    def answers(*more):
+        return {(v.question, v.other): v.answer for v in verdicts(cells([*made, *more]), [GREATER], arms)}
+
+    beats = {("beats", control): "better" for control in MUST_BEAT}
+    assert answers(*values("physics", {1: 0.5, 2: 0.505})) == beats | {("over-physics", "physics"): "within the spread"}
+    assert answers(*values("physics", {1: 0.7, 2: 0.71})) == beats | {("over-physics", "physics"): "worse"}
+    assert answers() == beats | {("over-physics", "physics"): "missing"}
+
+
+def test_an_arm_that_is_not_registered_counts_nowhere():
+    """One seed lies elsewhere: the one that is left would be a choice of the better."""
+    good = values("pinn", {42: 0.8, 43: 0.82})
+    bad = [good[0], dataclasses.replace(good[1], value=0.1, placed=False)]
+    lost, whole = (cells(v)[0] for v in (bad, good))
+    assert (lost.seeds, lost.lost, lost.unplaced, lost.mean) == ((42,), (43,), (43,), 0.8)
+    assert (whole.lost, whole.unplaced) == ((), ())
+    low = cells(values("mean", {42: 0.2, 43: 0.21}))[0]
+    assert held_against(lost, low, True)[2:] == (1, UNPLACED)
+    assert held_against(low, lost, True)[3] == UNPLACED, "on either side"
+    assert held_against(whole, low, True)[3] == "better"
+    # The trap, put back: with the number of another place in the mean the arm would be worse than it is.
+    assert cells([good[0], dataclasses.replace(bad[1], placed=True)])[0].mean == pytest.approx(0.45)
+
+
 def test_lsqml_is_asked_about_every_step_of_dose():
     numbers = {1e3: (0.5, 0.51), 1e4: (0.7, 0.71), 1e5: (0.7, 0.72)}
     made = [v for d, (a, b) in numbers.items() for v in values("lsqml", {1: a, 2: b}, photons=d)]
@@ -109,7 +140,7 @@ def test_lsqml_is_asked_about_every_step_of_dose():
 
 def grade(condition, arm):
     """Arms rise with the dose, controls do not; seeds differ by 0.01."""
-    base = {"pinn": 0.5, "supervised": 0.45, "lsqml": 0.4, "untrained": 0.2, "mean": 0.15}[arm]
+    base = {"pinn": 0.5, "supervised": 0.45, "lsqml": 0.4, "untrained": 0.2, "mean": 0.15, "physics": 0.3}[arm]
     rise = 0 if arm in CONTROLS else 0.1 * (math.log10(condition.photons) - 3)
     return base + rise + 0.01 * (condition.seed - 42)
 
@@ -162,7 +193,7 @@ def test_the_tables_say_what_the_comparisons_said(whole):
 
 def test_arms_that_are_no_better_than_a_control_are_said_to_be_so(tmp_path):
     """The negative twin: noise, with the same tables."""
-    noise = {"pinn": 0.0, "supervised": 0.02, "lsqml": 0.01, "untrained": 0.01, "mean": 0.015}
+    noise = {"pinn": 0.0, "supervised": 0.02, "lsqml": 0.01, "untrained": 0.01, "mean": 0.015, "physics": 0.005}
     run, _ = summarise(tmp_path, lambda c, arm: 0.3 + noise[arm] + 0.05 * (c.seed - 42))
     answers = {r["answer"] for r in run.tables["dose_verdicts"]}
     assert answers == {"within the spread"}
@@ -189,12 +220,92 @@ def test_a_failed_condition_is_listed_and_the_rest_is_there(tmp_path):
     assert gone in (run.artifacts / "index.html").read_text()
 
 
+def test_arms_that_were_not_registered_are_listed_and_controls_count(tmp_path):
+    over = {"shift_state": str(Shifted.OVER_CAP), "flags": "not registered: the shift that was found, (9, 0) px"}
+
+    def spoilt(tmp_path, arms):
+        run, _ = summarise(tmp_path / "a", views=["dense"], doses=[1e3])
+        for folder in run.inputs.values():
+            read = json.loads((folder / "metrics.json").read_text())
+            if read["condition"]["seed"] == 43:
+                read["rows"] = [{**r, **over} if r["arm"] in arms else r for r in read["rows"]]
+                (folder / "metrics.json").write_text(json.dumps(read))
+        again = Recorder(DoseSummary(), run.params, tmp_path / "b", inputs=run.inputs)
+        again.run()
+        cell = {r["arm"]: r for r in again.tables["dose_summary"] if r["metric"] == "ms_ssim_phase"}
+        answers = {(r["arm"], r["other"]): r["answer"] for r in again.tables["dose_verdicts"]}
+        states = {(r["condition"], r["arm"]): r["state"] for r in again.tables.get("dose_skips", [])}
+        return again, cell, answers, states
+
+    again, cell, answers, states = spoilt(tmp_path / "1", ["pinn"])
+    assert (cell["pinn"]["seeds"], cell["pinn"]["lost"], cell["pinn"]["planned"]) == (1, 1, 2)
+    assert cell["pinn"]["mean"] == pytest.approx(0.5)
+    assert {a for (arm, _), a in answers.items() if arm == "pinn"} == {UNPLACED}
+    assert {a for (arm, _), a in answers.items() if arm == "supervised"} == {"better"}
+    assert states == {("d1000_dense_gs2_s43", "pinn"): UNPLACED}
+    page, text = ((again.artifacts / name).read_text() for name in ("index.html", "summary.md"))
+    assert "0.5 (1 seed), 1 lost" in text
+    assert "| not registered |" in text
+    assert page.count('aria-label="Legend"') > 0
+    # Whatever a control looks like, an arm must beat it: it counts, and is flagged.
+    _, cell, answers, states = spoilt(tmp_path / "2", ["mean", "untrained"])
+    assert (cell["mean"]["seeds"], cell["mean"]["lost"]) == (2, 0)
+    assert {a for (arm, _), a in answers.items() if arm in ("pinn", "supervised")} == {"better"}
+    assert set(states.values()) == {"flagged"}
+
+
+def test_the_training_half_stands_in_a_table_of_its_own(tmp_path):
+    """It is of another part of the object: in no verdict, in no line of a chart, and its light is not the others'."""
+    run, _ = summarise(tmp_path / "a", views=["dense"], doses=[1e3])
+    for folder in run.inputs.values():
+        read = json.loads((folder / "metrics.json").read_text())
+        own = next(r for r in read["rows"] if r["arm"] == "lsqml")
+        read["rows"].append({**own, "arm": TRAIN_HALF, "relative_error": 0.0777, "photons_per_pixel": 1e9})
+        read["frc"][TRAIN_HALF] = read["frc"]["lsqml"]
+        (folder / "metrics.json").write_text(json.dumps(read))
+    again = Recorder(DoseSummary(), run.params, tmp_path / "b", inputs=run.inputs)
+    again.run()
+    assert again.tables["dose_verdicts"] == run.tables["dose_verdicts"]
+    others = [r for r in again.tables["dose_summary"] if r["arm"] != TRAIN_HALF]
+    assert others == run.tables["dose_summary"]
+    own = {r["metric"]: r for r in again.tables["dose_summary"] if r["arm"] == TRAIN_HALF}
+    assert own["relative_error"]["mean"] == pytest.approx(0.0777)
+    assert own["relative_error"]["photons_per_pixel"] is None
+    page, before = ((r.artifacts / "index.html").read_text() for r in (again, run))
+    assert "LSQML on the training half" in page
+    assert "LSQML on the training half" not in before, "and where there is none, no table"
+    assert page.count("0.0777 ± ") == 1
+    assert page.count("<polyline") == before.count("<polyline")
+    assert "0.0777 ± " in (again.artifacts / "summary.md").read_text()
+
+
+def test_what_a_failed_job_died_of_is_told(tmp_path):
+    """Its artifacts are handed to nobody: the lane says how it ended."""
+    run, plan = summarise(tmp_path / "a", views=["dense"], doses=[1e3], seeds=[42])
+    (name,) = (c.name for c in plan.conditions)
+    died = f"dose/pinn_{name} failed: the loss of step 7 is nan; 2 of 40 epochs were done"
+    again = Recorder(DoseSummary(), run.params, tmp_path / "b", inputs={})
+    again.raw = {
+        "absent": [
+            {"name": f"model_pinn_{name}", "made": {"why": died}},
+            {"name": f"compare_{name}", "made": {"why": "dose/compare cancelled"}},
+        ]
+    }
+    again.run()
+    rows = {r["arm"]: r for r in again.tables["dose_trainings"]}
+    assert (rows["pinn"]["status"], rows["pinn"]["error"]) == ("failed", died)
+    assert rows["supervised"]["error"] == f"its job did not succeed: input model_supervised_{name} is absent"
+    assert "dose/compare cancelled" in again.tables["dose_skips"][0]["reason"]
+    assert died in (again.artifacts / "index.html").read_text()
+    assert died in (again.artifacts / "summary.md").read_text()
+
+
 def test_a_place_of_which_nothing_came_is_asked_about(tmp_path):
     """Every seed of it failed: no row of it is there, and its questions are answered all the same."""
     run, plan = summarise(tmp_path, drop=[f"d100000_dense_gs2_s{seed}" for seed in (42, 43)])
     assert not [r for r in run.tables["dose_summary"] if (r["photons"], r["view"]) == (1e5, "dense")]
     lost = [r for r in run.tables["dose_verdicts"] if (r["photons"], r["view"]) == (1e5, "dense")]
-    assert {r["question"] for r in lost} == {"beats", "against-lsqml", "dose"}
+    assert {r["question"] for r in lost} == {"beats", "over-physics", "against-lsqml", "dose"}
     assert {(r["answer"], r["margin"]) for r in lost} == {("missing", None)}
     assert {r["answer"] for r in run.tables["dose_verdicts"] if r["view"] == "sparse"} >= {"better"}
     places = len(plan.design.doses) * len(plan.design.views)
@@ -222,6 +333,15 @@ def test_a_training_of_another_seed_is_refused(tmp_path):
     path.write_text(json.dumps({"condition": told, "status": "trained", "epochs_done": 3}))
     (row,) = trainings(run, params)
     assert (row["status"], row["epochs_done"], row["seed"]) == ("trained", 3, 42)
+    assert row["paths"] == "pinn_d1000_dense_gs2_s42/reconstruction.npz"
+    path.write_text(json.dumps({"condition": told, "status": "trained", "bundle": "model.npz"}))
+    made = {"name": "model_pinn_d1000_dense_gs2_s42", "made": {"label": "mine/pinn"}}
+    run.raw = {"inputs": [made]}
+    (row,) = trainings(run, params)
+    assert row["paths"] == "mine/pinn/model.npz, mine/pinn/reconstruction.npz"
+    path.write_text(json.dumps({"condition": told, "status": "failed", "error": "the loss of step 7 is nan"}))
+    (row,) = trainings(run, params)
+    assert (row["status"], row["error"]) == ("failed", "the loss of step 7 is nan")
     path.write_text(json.dumps({"condition": told | {"seed": 43}, "status": "trained"}))
     with pytest.raises(BadInput, match="is the manifest of"):
         trainings(run, params)
@@ -253,6 +373,27 @@ def test_a_comparison_of_another_condition_is_refused(tmp_path):
     again = Recorder(DoseSummary(), run.params, tmp_path / "b", inputs=swapped)
     with pytest.raises(BadInput, match=f"is of the condition '{second.name}', not of '{first.name}'"):
         again.run()
+
+
+@pytest.mark.parametrize("word", ["condition", "photons", "view", "gridsize", "seed"])
+@pytest.mark.parametrize("where", ["document", "row"])
+def test_a_comparison_that_says_another_condition_is_refused(tmp_path, where, word):
+    """Rows and the document itself: a file that was put together of two would pass by its rows alone."""
+    run, _ = summarise(tmp_path / "a", views=["dense"], doses=[1e3], seeds=[42])
+    (folder,) = run.inputs.values()
+    path = folder / "metrics.json"
+    read = json.loads(path.read_text())
+    (words,) = run.params.conditions
+    assert read_metrics(path, words) == read
+    said = read["condition"] if where == "document" else read["rows"][-1]
+    said[word] = "other" if isinstance(said[word], str) else said[word] + 1
+    path.write_text(json.dumps(read))
+    with pytest.raises(BadInput, match=f"is of the {word} "):
+        read_metrics(path, words)
+    del read["condition"]
+    path.write_text(json.dumps(read))
+    with pytest.raises(BadInput, match="does not say of which condition"):
+        read_metrics(path, words)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"schema": "lab.dose-compare/9", "rows": []}'])

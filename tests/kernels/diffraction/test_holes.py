@@ -63,6 +63,21 @@ def test_holes_do_not_lift_the_ring_correlation_of_noise():
     assert np.nanmean(lifted.frc) > 0.15, "with the reference in the holes noise would correlate"
 
 
+def test_the_edges_of_holes_do_not_correlate_what_agrees_at_low_frequencies_only():
+    """What a reconstruction has in common with the truth is coarse; cut out sharply, it would agree in every detail."""
+    rows, cols = np.mgrid[:256, :256]
+    seen = (rows % 64 >= 24) | (cols % 64 >= 24)  # 86 %
+    coarse = np.exp(1j * (np.sin(rows / 25) + np.cos(cols / 31)))
+    first, second = (coarse + 0.1 * RNG.normal(size=seen.shape) for _ in range(2))
+
+    def fine(curve):
+        return float(np.mean(curve.frc[(curve.frequency > 0.2) & (curve.frequency < 0.45)]))
+
+    assert abs(fine(correlation_seen(first, second, seen))) < 0.06
+    sharp = [np.where(seen, image - image[seen].mean(), 0) for image in (first, second)]
+    assert fine(correlation_seen(*sharp, np.ones_like(seen))) > 0.2
+
+
 def test_an_object_of_which_nothing_was_seen_is_refused():
     with pytest.raises(KernelRefused, match="no pixel"):
         align_seen(TRUTH, TRUTH, np.zeros(TRUTH.shape, dtype=bool))

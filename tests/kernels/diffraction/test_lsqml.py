@@ -202,3 +202,46 @@ def test_cuda_is_refused_or_agrees() -> None:
     object_, probe, _ = one_batch(scene(), np.array([3, 17, 8, 0, 11]), device="cuda")
     assert object_ < CLOSE
     assert probe < CLOSE
+
+
+def dim(photons: float = 30.0) -> dict[str, Array]:
+    """The same with noise: far less than a photon a pixel."""
+    of = scene()
+    rates = of["amplitude"].astype(np.float64) ** 2
+    scale = photons / rates.sum(axis=(1, 2)).mean()
+    counts = np.random.default_rng(9).poisson(rates * scale)
+    return of | {"amplitude": np.sqrt(counts / scale).astype(np.float32)}
+
+
+@pytest.mark.parametrize("loops", ["numba", "torch"])
+def test_no_factor_wanders_from_the_probe_to_the_object(loops: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def power(run: Lsqml) -> float:
+        return float(np.sum(np.abs(run.probe.astype(complex)) ** 2))
+
+    of = dim()
+    run = made(of, loops=loops)
+    first = power(run)
+    errors = [run.epoch() for _ in range(15)]
+    assert power(run) == pytest.approx(first, rel=1e-5)
+    # Without: the waves are the same, and the probe fades away.
+    monkeypatch.setattr(Lsqml, "_balance", lambda self: None)
+    other = made(of, loops=loops)
+    assert other.epoch() == pytest.approx(errors[0], rel=1e-6)
+    assert other.epoch() == pytest.approx(errors[1], rel=1e-4)
+    for _ in range(13):
+        other.epoch()
+    assert abs(np.log(power(other) / first)) > 0.5
+
+
+def test_a_factor_between_probe_and_object_changes_no_step() -> None:
+    """What `_balance` rests on."""
+    of = scene()
+    moves = []
+    for factor in (1.0, 8.0):
+        run = made(of)
+        run.restore(run.object * np.float32(factor), run.probe / np.float32(factor), 0)
+        run.update(np.array([3, 17, 8, 0, 11]))
+        moves.append((run.object / factor, run.probe * factor))
+    assert relative(moves[1][0], moves[0][0]) < 1e-5
+    assert relative(moves[1][1], moves[0][1]) < 1e-5
+    assert relative(moves[0][0], np.ones_like(moves[0][0])) > 1e-3
