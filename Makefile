@@ -33,23 +33,8 @@ demo: $(READY)   ## run the main job and show its table
 	@echo '  .venv/bin/lab submit command --wait -- python3 -c "print(6 * 7)"'
 	@echo '  .venv/bin/lab status'
 
-# Lanes mostly wait: six processes side by side take a third of the time. Each has a folder of its own.
-NUMBERS := tests/core tests/kernels
-JOBS    := tests/jobs
-LINKS   := tests/lanes/remote/test_link_lab.py tests/lanes/test_lab_net.py tests/lanes/test_kills.py
-FAR     := tests/lanes/remote
-PEOPLE  := tests/lab tests/lanes/joined tests/lanes/ssh tests/lanes/carrier \
-           tests/lanes/environment
 test: $(READY)   ## all tests but the long ones
-	@logs=$$(mktemp -d); code=0; pids=; \
-	  start() { log=$$1; shift; $(BIN)/python -m pytest -m 'not long' --basetemp=$$logs/t-$$log "$$@" >$$logs/$$log 2>&1 & pids="$$pids $$!"; }; \
-	  start jobs $(JOBS); start numbers $(NUMBERS); start people $(PEOPLE); start links $(LINKS); \
-	  start far $(FAR) $(addprefix --ignore=,$(LINKS)); \
-	  trap 'kill $$pids 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
-	  echo "tests of numbers, of jobs, of people's commands, of links and of remote lanes run beside these; theirs are shown at the end"; \
-	  $(BIN)/python -m pytest -m 'not long' --basetemp=$$logs/t-lanes $(addprefix --ignore=,$(NUMBERS) $(JOBS) $(PEOPLE) $(LINKS) $(FAR)) || code=$$?; \
-	  for pid in $$pids; do wait $$pid || code=$$?; done; \
-	  cat $$logs/numbers $$logs/jobs $$logs/people $$logs/links $$logs/far; rm -rf $$logs; exit $$code
+	@$(BIN)/python -m tests.side_by_side
 
 test-long: $(READY)  ## the long ones
 	$(BIN)/python -m pytest -m long

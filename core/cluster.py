@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from core import hosts
 from core.errors import BadInput, NotFound
+from core.retention import Retention, age_seconds, quota
 
 Transport = Literal["local", "ssh", "joined"]
 ROLES = ("eval", "train", "sweep", "promote")
@@ -127,12 +128,14 @@ class Cluster:
     Attributes:
         notify: a program with its arguments that is told of news (see lanes/notify.py); empty: nobody is.
         ray: where joined lanes find the head's Ray.
+        retention: how much the home may keep; `lab gc` obeys it.
     """
 
     lanes: tuple[LaneConfig, ...]
     path: Path | None = None
     notify: tuple[str, ...] = field(default=())
     ray: HeadRay = HeadRay()
+    retention: Retention = field(default_factory=Retention)
 
     def lane(self, name: str) -> LaneConfig:
         """The lane called `name`. Raises NotFound, naming those there are."""
@@ -211,7 +214,7 @@ def load(path: Path | None) -> Cluster:
         raise BadInput(f"{path}:{line}: this is not YAML ({problem})", hint="correct that line") from error
     if root is None:
         raise BadInput(f"{path}:1: the file is empty", hint="`lab init` writes a working one")
-    top = _mapping(path, root, "the file", {"lanes", "notify", "ray"})
+    top = _mapping(path, root, "the file", {"lanes", "notify", "ray", "retention"})
     if "lanes" not in top:
         raise BadInput(f"{path}:1: there are no `lanes:`", hint="`lab init` writes a working file")
     lanes = [_lane(path, name, node) for name, node in _mapping(path, top["lanes"], "`lanes`", None).items()]
@@ -219,7 +222,8 @@ def load(path: Path | None) -> Cluster:
         raise BadInput(f"{path}:{top['lanes'].start_mark.line + 1}: `lanes` is empty", hint="declare at least one")
     notify = _notify(path, top["notify"]) if "notify" in top else ()
     ray = _group(path, "ray", top["ray"], "`ray`", _OF_HEAD_RAY, HeadRay) if "ray" in top else HeadRay()
-    return Cluster(tuple(lanes), path, notify, ray)
+    kept = _retention(path, top["retention"]) if "retention" in top else Retention()
+    return Cluster(tuple(lanes), path, notify, ray, kept)
 
 
 def as_declared(lane: LaneConfig) -> dict[str, Any]:
@@ -247,6 +251,36 @@ def _notify(path: Path, node: Any) -> tuple[str, ...]:
     if odd or not words[0].strip():
         raise BadInput(f"{path}:{line}: `notify` holds {(odd or words)[0]!r}, which is not text", hint=hint)
     return tuple(words)
+
+
+def _retention(path: Path, node: Any) -> Retention:
+    """`retention`: bytes and ages as text (200G, 30d), and the same for kinds."""
+    fields: dict[str, Any] = {}
+    quotas = []
+    known = {"bytes", "older_than", "results_older_than", "keep_last", "keep_answers", "kinds"}
+    for key, child in _mapping(path, node, "`retention`", known).items():
+        where = f"{path}:{child.start_mark.line + 1}"
+        if key == "kinds":
+            for kind, limits in _mapping(path, child, "`retention.kinds`", None).items():
+                for limit, value in _mapping(path, limits, f"kind {kind!r}", None).items():
+                    line = value.start_mark.line + 1
+                    quotas.append(quota(kind, limit, str(value.value), f"{path}:{line}"))
+        elif key == "bytes":
+            quotas.append(quota("", key, str(child.value), where))
+        elif key == "keep_last":
+            fields[key] = _value(path, f"retention.{key}", child, int)
+            if fields[key] < 0:
+                raise BadInput(f"{where}: `retention.{key}` is {fields[key]}", hint="give a number of jobs")
+        elif key == "keep_answers":
+            if child.tag != "tag:yaml.org,2002:bool":
+                raise BadInput(f"{where}: `retention.{key}` must be true or false, not {child.value!r}")
+            fields[key] = child.value.lower() in ("true", "yes", "on")
+        else:
+            age = age_seconds(str(child.value))
+            if age is None:
+                raise BadInput(f"{where}: `retention.{key}` is {child.value!r}, no age", hint="write it as 30d or 12h")
+            fields[f"{key}_s"] = age
+    return Retention(**fields, quotas=tuple(quotas))
 
 
 def _lane(path: Path, name: str, node: Any) -> LaneConfig:

@@ -129,6 +129,12 @@ class EventKind(StrEnum):
     RESUME_ASKED = "resume-asked"
     DOWN_ASKED = "down-asked"
     LANE_ASKED = "lane-asked"  # probe, admit, down, data, ...: the controller answers each by itself
+    CLAIM_STATED = "claim-stated"  # its whole definition, once for a name
+    CLAIM_WITHDRAWN = "claim-withdrawn"
+    CLAIM_EVALUATED = "claim-evaluated"  # its label at that time, and the digests of what it was made of
+    WAIVED = "waived"  # a check was relaxed for a job that a claim cites: who says so, and why
+    PINNED = "pinned"  # retention never takes what the job left
+    UNPINNED = "unpinned"
     # From here on the controller alone.
     CONTROLLER_UP = "controller-up"
     CONTROLLER_DOWN = "controller-down"
@@ -166,5 +172,11 @@ REQUEST_EVENTS = frozenset(
         EventKind.RESUME_ASKED,
         EventKind.DOWN_ASKED,
         EventKind.LANE_ASKED,
+        EventKind.CLAIM_STATED,
+        EventKind.CLAIM_WITHDRAWN,
+        EventKind.CLAIM_EVALUATED,
+        EventKind.WAIVED,
+        EventKind.PINNED,
+        EventKind.UNPINNED,
     }
 )

@@ -52,6 +52,8 @@ COMMANDS: Mapping[str, Entry] = {
     "floor": Entry(
         "lab.commands.floor", "Show the floor, the verdict on every submission, and the gap to rivals.", _RESULTS
     ),
+    "report": Entry("lab.commands.report", "Write a site in which every number leads to its row.", _RESULTS),
+    "claim": Entry("lab.commands.claim", "State a claim, check it, show its label as it is now.", _RESULTS, group=True),
     "verify": Entry("lab.commands.verify", "Re-hash results and compare with what was sealed.", _RESULTS),
     "gc": Entry("lab.commands.gc", "Remove leftovers, old attempts and, if asked for, old results.", _RESULTS),
     "lanes": Entry("lab.commands.lanes", "Show the lanes and what runs on them.", _MACHINES),
@@ -70,6 +72,15 @@ LANE_COMMANDS: Mapping[str, Entry] = {
     "drain": Entry("lab.commands.lane_drain", "Place nothing more on a lane, for a reason.", "Later"),
     "resume": Entry("lab.commands.lane_resume", "Place attempts on a drained lane again.", "Later"),
     "down": Entry("lab.commands.lane_down", "Give a lane up; what runs there goes elsewhere.", "Later"),
+}
+
+CLAIM_COMMANDS: Mapping[str, Entry] = {
+    "new": Entry("lab.commands.claim_new", "State a claim from a file.", "State"),
+    "check": Entry("lab.commands.claim_check", "Ask every gate; end with 1 if it is not what it wants.", "Judge"),
+    "show": Entry("lab.commands.claim_show", "Show a claim with its label, and why it has that one.", "Judge"),
+    "list": Entry("lab.commands.claim_list", "List the claims with their labels.", "Judge"),
+    "waive": Entry("lab.commands.claim_waive", "Relax a gate for a job, and say why.", "State"),
+    "withdraw": Entry("lab.commands.claim_withdraw", "Withdraw a claim.", "State"),
 }
 
 EPILOG = """\
@@ -170,6 +181,10 @@ class MainGroup(LazyGroup):
 
 class LaneGroup(LazyGroup):
     table = LANE_COMMANDS
+
+
+class ClaimGroup(LazyGroup):
+    table = CLAIM_COMMANDS
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.errors import DiskFull
+from core.failpoint import failpoint
 from core.fsio import no_space
 from core.home import Home
 from core.journal import Event, Journal
@@ -29,6 +30,7 @@ from lab.gclook import (
     DAMAGED,
     DAY_S,
     FAILED,
+    FRESH_S,
     LEFT,
     LIVE,
     OLD_LIVE,
@@ -41,6 +43,7 @@ from lab.gclook import (
     Look,
     live_db,
 )
+from lab.quota import Verdict, choose
 
 __all__ = [
     "BATCHES",
@@ -68,9 +71,19 @@ _CHUNK = 1000  # jobs that are recorded in one transaction
 
 @dataclass(frozen=True)
 class Plan:
+    """Attributes:
+    items: what goes.
+    verdicts: of each quota, whether it is then met.
+    """
+
     items: tuple[Item, ...]
     limits: Limits
     now: float
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def met(self) -> bool:
+        return all(v.met for v in self.verdicts)
 
     def classes(self) -> dict[str, tuple[int, int]]:
         """(how many, bytes) of each class."""
@@ -106,7 +119,11 @@ def plan(home: Home, conn: sqlite3.Connection, limits: Limits, now: float | None
     """What would go now. Nothing is changed."""
     when = time.time() if now is None else now
     look = Look(home, conn, limits, when)
-    return Plan(tuple(look.everything()), limits, when)
+    old = tuple(look.everything())
+    if not limits.quotas:
+        return Plan(old, limits, when)
+    chosen = choose(look, home, conn, old, limits.quotas)
+    return Plan(chosen.items, limits, when, chosen.verdicts)
 
 
 def collect(home: Home, journal: Journal, planned: Plan) -> Collected:
@@ -121,12 +138,15 @@ def collect(home: Home, journal: Journal, planned: Plan) -> Collected:
             look = Look(home, tx.conn, planned.limits, planned.now)
             fit = [i for i in items if look.still(i)]
             tx.extend(_event(tx.conn, i) for i in fit if i.recorded)
-        out.kept += [f"{_said(i)} is in use again" for i in items if i not in fit]
+        failpoint("gc-recorded")
+        others = [i for i in items if i not in fit and (not i.paths or any(_there(home, p) for p in i.paths))]
+        out.kept += [f"{_said(i)} is in use again" for i in others]
         _write_down(home, fit)
         for item in fit:
             if item.sort == LIVE:
                 _forget_live(home, planned, look)
-            wrong = [w for path in item.paths if (w := _remove(home.path / path))]
+            remove = _remove_store if item.sort == CODE else _remove
+            wrong = [w for path in item.paths if (w := remove(home.path / path))]
             out.kept += wrong
             if not wrong:
                 out.items.append(item)
@@ -176,6 +196,7 @@ def _remove(path: Path) -> str:
             path.unlink(missing_ok=True)
         else:
             _open_up(path)
+            failpoint("gc-removing")
             shutil.rmtree(path)
             if path.parent.parent.name == "attempts":
                 with contextlib.suppress(OSError):
@@ -183,6 +204,25 @@ def _remove(path: Path) -> str:
     except OSError as error:
         return f"{path} could not be removed: {error.strerror or error}"
     return ""
+
+
+def _remove_store(path: Path) -> str:
+    """Remove stored code that no job names. Out of the way first: a submit that takes it for whole touches it before
+    it looks, so one that is young after it was moved is wanted, and goes back."""
+    aside = path.with_name(f".{path.name[:12]}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    try:
+        path.rename(aside)
+        if time.time() - aside.lstat().st_mtime < FRESH_S:
+            with contextlib.suppress(OSError):  # stored anew meanwhile
+                aside.rename(path)
+                return f"{path} is in use again"
+    except OSError as error:
+        return f"{path} could not be removed: {error.strerror or error}"
+    return _remove(aside)
+
+
+def _there(home: Home, path: str) -> bool:
+    return os.path.lexists(home.path / path)
 
 
 def _open_up(folder: Path) -> None:

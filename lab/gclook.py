@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.home import Home
-from core.tables import RESULTS, Jobs
+from core.retention import Quota
+from core.tables import RESULTS
+from lab.held import Because, held
+from lab.pins import pinned
 
 DAY_S = 86400.0
 FRESH_S = 3600.0  # what somebody may still be writing is younger
@@ -28,12 +32,16 @@ class Limits:
         scratch_s: working folders and superseded checkpoints of jobs that succeeded: nothing needs them.
         results_older_than_s: results and files of succeeded jobs; None: never.
         keep_last: so many of the newest finished jobs are left alone.
+        keep_answers: jobs stay that answer the cache; None: from quotas, not from an age that was named.
+        quotas: how much may stay, of kinds and in all.
     """
 
     older_than_s: float = 30 * DAY_S
     scratch_s: float = DAY_S
     results_older_than_s: float | None = None
     keep_last: int = 0
+    keep_answers: bool | None = None
+    quotas: tuple[Quota, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Item:
         paths: relative to the home; empty where only rows go.
         job: whose it is; None: nobody's.
         attempt: of that job; 0: the job as a whole. With a job, its removal is recorded in the journal if `recorded`.
-        rows: how many rows go with it, where it is rows that go.
+        by_quota: its age would not have it go.
     """
 
     sort: str
@@ -54,6 +62,7 @@ class Item:
     job: int | None = None
     attempt: int = 0
     what: tuple[str, ...] = ()
+    by_quota: bool = False
 
     @property
     def recorded(self) -> bool:
@@ -70,8 +79,16 @@ class Look:
     """The home as it is at one moment."""
 
     def __init__(self, home: Home, conn: sqlite3.Connection, limits: Limits, now: float) -> None:
-        self._home, self._conn, self._limits, self._now = home, conn, limits, now
-        self._kept = self._newest(limits.keep_last)
+        self._home, self._conn, self._limits, self.now = home, conn, limits, now
+        self.held = held(home, conn, pinned(home, conn), keep_last=limits.keep_last)
+
+    def ageless(self) -> Look:
+        """The same look, for quotas: nothing is too young for one, and what answers stays unless told otherwise."""
+        answers = self._limits.keep_answers is not False
+        limits = replace(self._limits, older_than_s=0.0, scratch_s=0.0, results_older_than_s=0.0, keep_answers=answers)
+        look = copy.copy(self)
+        look._limits = limits
+        return look
 
     def everything(self) -> Iterator[Item]:
         results = list(self._results())
@@ -83,8 +100,18 @@ class Look:
         yield from self._leftovers()
         yield from self._live()
 
+    def candidates(self) -> Iterator[Item]:
+        """What a quota may take: everything of jobs that have ended, unless something holds it."""
+        look = self.ageless()
+        # Cells of batches have no files of their own: what would go with their results frees nothing at once.
+        own = numbers(self._home.attempts)
+        found = [*look._attempts(set()), *look._batches(), *look._results(own)]
+        yield from (replace(i, by_quota=True) for i in found if i.job is not None and i.sort != LEFT)
+
     def still(self, item: Item) -> bool:
         """May it go, looked at again?"""
+        if item.by_quota:
+            return self.ageless().still(replace(item, by_quota=False))
         if item.sort in (SCRATCH, FAILED, CHECKPOINTS) and item.job is not None:
             return any(i.sort == item.sort and i.paths == item.paths for i in self._attempt(item.job, item.attempt))
         if item.sort == RESULTS_OF and item.job is not None:
@@ -101,19 +128,23 @@ class Look:
 
     def _attempts(self, whole: set[int | None]) -> Iterator[Item]:
         """`whole`: jobs of which everything goes as it is."""
-        for job in _numbers(self._home.attempts):
-            if job not in self._kept and job not in whole:
-                for n in _numbers(self._home.attempts / str(job)):
+        for job in numbers(self._home.attempts):
+            if job in whole:
+                continue
+            if self._discarded(job):  # recorded, and then somebody killed us
+                yield self._item(LEFT, [f"attempts/{job}"], job)
+            else:
+                for n in numbers(self._home.attempts / str(job)):
                     yield from self._attempt(job, n)
 
     def _attempt(self, job: int, n: int) -> Iterator[Item]:
         row = self._conn.execute(_ATTEMPT, (job, job * 4096 + n)).fetchone()
-        if row is None or job in self._kept or not (self._home.attempts / str(job) / str(n)).is_dir():
+        if row is None or self._stays(job) or not (self._home.attempts / str(job) / str(n)).is_dir():
             return
         job_state, attempt_state, at, job_ended = row
         if at is None:  # it runs
             return
-        age, folder = self._now - at, f"attempts/{job}/{n}"
+        age, folder = self.now - at, f"attempts/{job}/{n}"
         good = attempt_state == "succeeded"
         if not good and job_ended is not None and age > self._limits.older_than_s:
             yield self._item(FAILED, [folder], job, n, ("run directory",))
@@ -147,10 +178,10 @@ class Look:
     def _batch_may_go(self, name: str) -> bool:
         """It is over and old, all its cells have ended, and no row of it is still in the journal."""
         row = self._conn.execute(f"{_ALL_BATCHES} WHERE b.dir = ?", (name,)).fetchone()
-        if row is None or row[1] is None or self._now - row[1] <= self._limits.older_than_s:
+        if row is None or row[1] is None or self.now - row[1] <= self._limits.older_than_s:
             return False
         for first, last, _ in json.loads(row[2])["cells"]:
-            if self._kept.meets(first, last):
+            if self.held.newest.meets(first, last) or self.held.any_pinned(first, last):
                 return False
             if self._conn.execute(_UNFINISHED, (first, last, first, last)).fetchone()[0]:
                 return False
@@ -158,12 +189,16 @@ class Look:
 
     # Results.
 
-    def _results(self) -> Iterator[Item]:
+    def _results(self, only: Sequence[int] | None = None) -> Iterator[Item]:
+        """Of all jobs, or of these."""
         if self._limits.results_older_than_s is None:
             return
-        cutoff = self._now - self._limits.results_older_than_s
-        for (job,) in self._conn.execute(_OLD_RESULTS, (cutoff, cutoff)).fetchall():
-            if job in self._kept:
+        cutoff = self.now - self._limits.results_older_than_s
+        sql, args = _OLD_RESULTS, tuple[float | str, ...]((cutoff, cutoff))
+        if only is not None:
+            sql, args = f"{sql} AND s.id IN (SELECT value FROM json_each(?))", (*args, json.dumps(only))
+        for (job,) in self._conn.execute(sql, args).fetchall():
+            if self.why(job) is not None:
                 continue
             run = [f"attempts/{job}"] if self._there(f"attempts/{job}") else []
             parts = self._conn.execute("SELECT path FROM part WHERE first = ? AND last = ? AND path != ''", (job, job))
@@ -171,9 +206,9 @@ class Look:
             yield self._item(RESULTS_OF, [*run, *files], job, 0, ("files", RESULTS))
 
     def _may_discard(self, job: int) -> bool:
-        if self._limits.results_older_than_s is None or job in self._kept:
+        if self._limits.results_older_than_s is None or self.why(job) is not None:
             return False
-        cutoff = self._now - self._limits.results_older_than_s
+        cutoff = self.now - self._limits.results_older_than_s
         return self._conn.execute(f"{_OLD_RESULTS} AND s.id = ?", (cutoff, cutoff, job)).fetchone() is not None
 
     # What is nobody's.
@@ -244,28 +279,27 @@ class Look:
         """Attempts that ended long ago, as job * 4096 + n."""
         sql = """SELECT a.id FROM attempt_state a JOIN event e ON e.seq = a.ended JOIN job_state s ON s.id = a.id / 4096
             WHERE e.at < ? AND s.ended IS NOT NULL AND e.kind = 'attempt-ended'"""
-        return [int(r[0]) for r in self._conn.execute(sql, (self._now - self._limits.older_than_s,))]
+        return [int(r[0]) for r in self._conn.execute(sql, (self.now - self._limits.older_than_s,))]
 
     # Helpers.
 
-    def _newest(self, n: int) -> Jobs:
-        """The newest finished jobs, a sweep with all its cells."""
-        from core.tables.select import chosen
+    def _stays(self, job: int) -> bool:
+        """Is nothing of it to go?"""
+        return self.held.kept(job) is not None or self.held.pinned(job) is not None
 
-        if not n:
-            return Jobs(())
-        sql = "SELECT id FROM job_state WHERE sweep IS NULL AND ended IS NOT NULL ORDER BY id DESC LIMIT ?"
-        return chosen(self._conn, [int(r[0]) for r in self._conn.execute(sql, (n,))])
+    def why(self, job: int) -> tuple[Because, str] | None:
+        """Why the results of a job stay; None: they may go."""
+        return self.held.why(job, keep_answers=bool(self._limits.keep_answers))
 
     def _item(
         self, sort: str, paths: Sequence[str], job: int | None = None, n: int = 0, what: Iterable[str] = ()
     ) -> Item:
-        size = sum(_size(self._home.path / p) for p in paths)
+        size = sum(folder_size(self._home.path / p) for p in paths)
         return Item(sort, tuple(paths), size, job, n, tuple(what))
 
     def _age(self, path: Path) -> float:
         try:
-            return self._now - path.lstat().st_mtime
+            return self.now - path.lstat().st_mtime
         except OSError:
             return 0.0
 
@@ -317,13 +351,14 @@ def live_db(home: Home) -> Iterator[sqlite3.Connection | None]:
             conn.close()
 
 
-def _numbers(folder: Path) -> list[int]:
+def numbers(folder: Path) -> list[int]:
+    """The folders in it that are called by a number, in order."""
     if not folder.is_dir():
         return []
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
 
 
-def _size(path: Path) -> int:
+def folder_size(path: Path) -> int:
     """Bytes of a file, or of everything below a folder; links are not followed."""
     total = 0
     with contextlib.suppress(OSError):

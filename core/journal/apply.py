@@ -120,6 +120,31 @@ APPLY: dict[str, tuple[str, ...]] = {
         f"""DELETE FROM admitted WHERE EXISTS(SELECT 1 FROM {_E} WHERE e.lane = admitted.lane
         AND e.data ->> '$.role' = admitted.role AND NOT e.data ->> '$.ok')""",
     ),
+    # A name is stated once while it stands; after a withdrawal it may be stated anew.
+    K.CLAIM_STATED: (
+        f"""INSERT INTO claim(name, stated) SELECT e.data ->> '$.name', e.seq FROM {_E} WHERE true
+        ON CONFLICT(name) DO UPDATE SET stated = excluded.stated, withdrawn = NULL, evaluated = NULL,
+            highest = NULL WHERE claim.withdrawn IS NOT NULL""",
+    ),
+    K.CLAIM_WITHDRAWN: (
+        f"UPDATE claim SET withdrawn = e.seq FROM {_E} WHERE claim.name = e.data ->> '$.name' AND withdrawn IS NULL",
+    ),
+    K.CLAIM_EVALUATED: (
+        f"""UPDATE claim SET evaluated = e.seq, highest = CASE WHEN e.data ->> '$.highest' THEN e.seq ELSE highest END
+        FROM {_E} WHERE claim.name = e.data ->> '$.name'""",
+    ),
+    K.WAIVED: (
+        f"""INSERT INTO waiver(seq, claim, gate, job)
+        SELECT e.seq, e.data ->> '$.claim', e.data ->> '$.gate', e.job FROM {_E}""",
+    ),
+    K.PINNED: (
+        f"""INSERT OR REPLACE INTO pin(job, claim, seq)
+        SELECT e.job, coalesce(e.data ->> '$.claim', ''), e.seq FROM {_E}""",
+    ),
+    K.UNPINNED: (
+        f"""DELETE FROM pin WHERE EXISTS(SELECT 1 FROM {_E} WHERE e.job = pin.job
+        AND coalesce(e.data ->> '$.claim', '') = pin.claim)""",
+    ),
     K.HELD: (f"UPDATE job_state AS job SET state = 'held', wish = NULL FROM {_E} WHERE {_ITS_LIVING_JOB}",),
     K.RELEASED: (f"UPDATE job_state AS job SET state = 'queued', wish = NULL FROM {_E} WHERE {_ITS_LIVING_JOB}",),
     K.PLACED: (

@@ -333,7 +333,7 @@ def _as_submitted(item: dict[str, Any]) -> dict[str, Any]:
     made = item.get("made")
     if not made:
         return item
-    of = {name: value for name, value in made.items() if name not in ("job", "attempt")}
+    of = {name: value for name, value in made.items() if name not in ("job", "attempt", "state", "why")}
     return {**item, "path": "", "sha256": "", "size": 0, "tree": not of["file"], "made": of}
 
 

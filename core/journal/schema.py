@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 # Bump with a migration below and a checked-in journal of the old version under tests/core/journals/.
-VERSION = 5
+VERSION = 6
 
 EVENT_TABLE = """
 CREATE TABLE event(
@@ -168,6 +168,13 @@ CREATE TABLE admitted(lane TEXT NOT NULL, role TEXT NOT NULL, seq INTEGER NOT NU
 -- What was asked of the controller about a lane, by the seq of the asking event, and the event that answered it.
 CREATE TABLE lane_ask(seq INTEGER PRIMARY KEY, lane TEXT NOT NULL, what TEXT NOT NULL, answered INTEGER);
 CREATE INDEX lane_ask_open ON lane_ask(seq) WHERE answered IS NULL;
+-- Seqs: when it was stated, withdrawn, last evaluated, and last found at what it wants.
+CREATE TABLE claim(
+    name TEXT PRIMARY KEY, stated INTEGER NOT NULL, withdrawn INTEGER, evaluated INTEGER, highest INTEGER
+) WITHOUT ROWID;
+CREATE TABLE waiver(seq INTEGER PRIMARY KEY, claim TEXT NOT NULL, gate TEXT NOT NULL, job INTEGER NOT NULL);
+CREATE TABLE pin(job INTEGER NOT NULL, claim TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(job, claim))
+    WITHOUT ROWID;
 CREATE TABLE controller(
     id   INTEGER PRIMARY KEY CHECK(id = 1),
     data TEXT NOT NULL,
@@ -190,6 +197,9 @@ STATE_TABLE_NAMES = (
     "rung",
     "admitted",
     "lane_ask",
+    "claim",
+    "waiver",
+    "pin",
     "controller",
     "down_wish",
 )
@@ -225,8 +235,8 @@ def migrate(conn: sqlite3.Connection, version: int) -> None:
     Events are the truth, so a migration rewrites events only where their meaning changed; the state tables are
     rebuilt by replay. Version 2 added what an attempt used (cpu_s, max_rss_mb); older events simply do
     not have it. Version 3 made `job` and `attempt` views over short rows and
-    the events that they come from. Version 5 added the ladder of admission and what is asked about lanes; older
-    journals have no such events.
+    the events that they come from. Version 5 added the ladder of admission and what is asked about lanes, version 6
+    claims, waivers and pins; older journals have no such events.
     """
     from core.journal.apply import replay
 

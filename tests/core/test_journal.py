@@ -285,8 +285,8 @@ def test_torn_or_flipped_log_is_never_silently_shorter(home: Home, tmp_path: Pat
     size = Path(f"{source.journal}-wal").stat().st_size
     rng = random.Random(3)
     refused = whole = 0
-    cuts = [("cut", n) for n in sorted(rng.sample(range(size), 25))] + [("cut", size)]
-    flips = [("flip", n) for n in sorted(rng.sample(range(size), 40))]
+    cuts = [("cut", n) for n in sorted(rng.sample(range(size), 12))] + [("cut", size)]
+    flips = [("flip", n) for n in sorted(rng.sample(range(size), 20))]
     for i, (how, at) in enumerate(cuts + flips):
         copy = copy_of(source, tmp_path / f"c{i}")
         wal = Path(f"{copy.journal}-wal")
@@ -301,7 +301,7 @@ def test_torn_or_flipped_log_is_never_silently_shorter(home: Home, tmp_path: Pat
         else:
             refused += 1
         shutil.rmtree(copy.path)
-    assert refused > 40, "most of these lose something"
+    assert refused > 20, "most of these lose something"
     assert whole >= 1, "the untouched log opens"
 
 
@@ -515,6 +515,18 @@ def test_an_older_journal_is_migrated_and_a_copy_kept(home: Home) -> None:
                 assert first is not None
                 assert first.answer is not None
                 assert first.answer["message"] == "not admitted"
+            if version >= 6:
+                digits, withdrawn = query.claims(journal.conn)
+                assert (digits.name, digits.by, digits.withdrawn, withdrawn.withdrawn) == (
+                    "digits", "ann", None, "another is better",
+                )  # fmt: skip
+                assert digits.highest is not None
+                assert digits.evaluated is not None
+                assert (digits.highest["rung"], digits.evaluated["rung"]) == ("experimental", "smoke")
+                assert [(w.gate, w.job, w.by) for w in query.waivers(journal.conn, "digits")] == [
+                    ("memorisation", 1, "bob")
+                ]
+                assert [(p.job, p.claim) for p in query.pins(journal.conn)] == [(1, "digits"), (2, "")]
             assert journal.conn.execute("PRAGMA user_version").fetchone()[0] == schema.VERSION
         if version < schema.VERSION:
             assert list(old.backups.glob("before-version-*.db"))

@@ -1,0 +1,1 @@
+"""Drifting models: the drift field, its schedules, and the metrics of samples."""
