@@ -74,15 +74,6 @@ LANE_COMMANDS: Mapping[str, Entry] = {
     "down": Entry("lab.commands.lane_down", "Give a lane up; what runs there goes elsewhere.", "Later"),
 }
 
-CLAIM_COMMANDS: Mapping[str, Entry] = {
-    "new": Entry("lab.commands.claim_new", "State a claim from a file.", "State"),
-    "check": Entry("lab.commands.claim_check", "Ask every gate; end with 1 if it is not what it wants.", "Judge"),
-    "show": Entry("lab.commands.claim_show", "Show a claim with its label, and why it has that one.", "Judge"),
-    "list": Entry("lab.commands.claim_list", "List the claims with their labels.", "Judge"),
-    "waive": Entry("lab.commands.claim_waive", "Relax a gate for a job, and say why.", "State"),
-    "withdraw": Entry("lab.commands.claim_withdraw", "Withdraw a claim.", "State"),
-}
-
 EPILOG = """\
 Exit codes:
   0    done
@@ -181,10 +172,6 @@ class MainGroup(LazyGroup):
 
 class LaneGroup(LazyGroup):
     table = LANE_COMMANDS
-
-
-class ClaimGroup(LazyGroup):
-    table = CLAIM_COMMANDS
 
 
 @functools.cache

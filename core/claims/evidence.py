@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.claims.definition import Definition
+from core.claims.definition import EVALS, SINGLE, Definition
 from core.claims.words import Rung, Waiver
 
 Row = Mapping[str, Any]
@@ -234,6 +234,12 @@ class Evidence:
                 beside = [self.chain(cited, r) for r in ("train", "sample", "eval")]
                 found.setdefault((cited.job, own.index(cited.own), *(b.job if b else 0 for b in beside)), cited)
         return list(found.values())
+
+    @property
+    def judged(self) -> list[Cited]:
+        """Every evaluation: of the roles that are one, and of any other role whose job has rows of metrics."""
+        others = {c.own for c in self.cited if c.own not in SINGLE and c.metrics()}
+        return self.all(*EVALS, *sorted(others - set(EVALS)))
 
     def chain(self, cited: Cited, own: str) -> Cited | None:
         """The cited job `own` that stands beside `cited`: of the same seed where it is of one, else the main one."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from core.claims.evidence import Cited, Evidence
 from core.claims.words import WAIVED_CAP, Change, Finding, Gate, capped, missing, passed, refused, worst
 
 _NONE = ("", "n/a", "na", "none", "unknown", "null", "?")
-_ENVIRONMENT = ("python", "platform", "packages")
+_ENVIRONMENT = ("python", "platform")
 # Jobs whose result depends on random numbers: they must say with which seed.
 _SEEDED = ("train", "sample")
 
@@ -42,9 +42,13 @@ def _unidentified(cited: Cited) -> Iterator[str]:
         elif not code.stored:
             yield f"ran code {code.digest[:12]} of which no copy is kept"
     for name in _ENVIRONMENT:
-        if name not in cited.environment or (name != "packages" and not _known(cited.environment[name])):
+        if not _known(cited.environment.get(name)):
             yield f"does not say its {name}"
-    for name, version in dict(cited.environment.get("packages") or {}).items():
+    packages = cited.environment.get("packages")
+    if not isinstance(packages, Mapping):
+        yield "does not say which packages it had"
+        packages = {}
+    for name, version in packages.items():
         if not _known(version):
             yield f"does not say its version of {name}"
     seed = cited.params.get("seed")

@@ -56,7 +56,7 @@ def contract(evidence: Evidence) -> Finding:
                 f"the claim is under contract {evidence.claim.contract[:12]}, and job {made.job} has {sha256[:12]}",
             )
         )
-    for judged in evidence.all("eval", "control", "sweep"):
+    for judged in evidence.judged:
         found += _under(judged, sha256)
     for audit in evidence.all("contract"):
         found += _checks(audit)
@@ -267,7 +267,7 @@ def _splits(evidence: Evidence) -> Iterator[Finding]:
                 (data.job,),
                 shared=len(shared),
             )
-    for judged in evidence.all("eval", "control", "sweep"):
+    for judged in evidence.judged:
         for _, _, row in evaluation_rows(judged, evidence.claim.metric):
             reference = data.images.get("reference")
             if reference is not None and row.get("reference") != reference.content:

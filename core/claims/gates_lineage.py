@@ -137,7 +137,7 @@ def counts(evidence: Evidence) -> Finding:
         found += wrong
         if n is not None:
             least = n if least is None else min(least, n)
-    for judged in evidence.all("eval", "control", "sweep"):
+    for judged in evidence.judged:
         found += _evaluated(evidence, judged)
     if not evidence.all("eval"):
         found.append(missing(gate, evidence.why_not("eval")))

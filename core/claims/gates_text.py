@@ -145,22 +145,22 @@ def _summary(evidence: Evidence, summary: Cited) -> Iterator[Finding]:
         yield missing(gate, f"the summary (job {summary.job}) has no rows", jobs)
         return
     makers = {t.maker for t in summary.taken}
+    main = evidence.of("eval")
+    if main is not None and makers and main.job not in makers:
+        said = f"the summary (job {summary.job}) was not made of job {main.job} (eval): it is of other results"
+        yield missing(gate, said, (summary.job, main.job))
     told = [*rows, *_told(summary.documents.get("summary.json"))]
-    for judged in [
-        c for c in evidence.cited if c.own in ("eval", "control", "sweep") and (c.job in makers or not makers)
-    ]:
+    for judged in [c for c in evidence.judged if c.job in makers or not makers]:
         for row in judged.metrics():
             if row.get("control") == "held" or str(row["metric"]).endswith("_floor") or not _finite(row["value"]):
                 continue
             same = [t for t in told if _same_row(t, row, judged)]
             odd = [t for t in same if not _close(t.get("value"), row["value"])]
-            if same and len(odd) == len(same):
-                said = f"the summary (job {summary.job}) says {row['metric']} = {odd[0].get('value')!r} of "
-                yield refused(
-                    gate,
-                    f"{said}job {judged.job}, whose row says {row['value']:.6g}: it is stale",
-                    (summary.job, judged.job),
-                )
+            # Without a node's name others may look alike: then one that fits is enough.
+            if any(t.get("node") for t in odd) or (odd and len(odd) == len(same)):
+                said = f"the summary (job {summary.job}) says {row['metric']} = {odd[0].get('value')!r} of job "
+                said += f"{judged.job}, whose row says {row['value']:.6g}: it is stale"
+                yield refused(gate, said, (summary.job, judged.job))
                 return
 
 

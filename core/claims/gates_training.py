@@ -37,6 +37,9 @@ def trained(evidence: Evidence) -> Finding:
     numbers: dict[str, Any] = {}
     if pair is None:
         found.append(missing(gate, f"there is no untrained control to compare with: {evidence.why_not('control')}"))
+    elif any(r.get("control") != "untrained" for r in pair[1].rows):
+        said = "what is cited as control is not an untrained model's evaluation (its rows do not say `untrained`)"
+        found.append(missing(gate, said, tuple(s.job for s in pair[1].sources)))
     elif differences(pair[0].rows, pair[1].rows):
         found.append(missing(gate, "the untrained control is not comparable with the evaluation"))
     else:
@@ -164,7 +167,10 @@ def _knob(evidence: Evidence, knob: str) -> Finding:
 def _moved(evidence: Evidence, knob: str, metric: str) -> tuple[float, float, int] | None:
     """(how far the means over seeds are apart, how far seeds at one value are, the most seeds at one value)."""
     values: dict[float, dict[tuple[str, ...], float]] = {}
+    models = {c.job for c in evidence.all("train")}
     for judged in evidence.all("eval", "sweep"):
+        if not models & {t.maker for t in judged.taken}:
+            continue  # of another model: what it has is not the knob's doing
         for _, _, row in evaluation_rows(judged, metric):
             at = row.get(knob)
             if isinstance(at, int | float) and _finite(at) and _finite(row["value"]) and row.get("control", "") == "":

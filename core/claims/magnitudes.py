@@ -16,8 +16,10 @@ _WORDS = {"two": 2.0, "three": 3.0, "four": 4.0, "five": 5.0, "six": 6.0, "seven
 _WORDS |= {"ten": 10.0, "one": 1.0, "a": 1.0}
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _LESS = re.compile(r"\b(lower|less|smaller|fewer|reduc\w*|decreas\w*|drop\w*|shrink\w*|below|down|better)\b", re.I)
+# Dates and the names of papers are no measurements.
+_NAMES = re.compile(r"\b\d{4}-\d{2}-\d{2}\b|\barXiv:?\s?\d{4}\.\d{4,5}\b", re.I)
 _NUMBER = re.compile(
-    r"""(?<![\w.])(?P<sign>[-−+]?)(?:(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)
+    r"""(?<![\w.])(?<![A-Za-z]-)(?P<sign>[-−+]?)(?:(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)
         (?:[eE](?P<exp>[-+]?\d+)|\s?[×x*]\s?10(?:\^(?P<pow>[-−]?\d+)|(?P<sup>[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)))?
         |(?P<word>\b(?:two|three|four|five|six|seven|eight|nine|ten|one|a)(?=[\s-](?:hundred|thousand|million|billion|
         trillion|fold|times)\b)))
@@ -57,8 +59,8 @@ class Written:
 
 
 def written(text: str) -> Iterator[Written]:
-    """All numbers of a text, with their magnitudes and units. Digits inside words (conv2) are none."""
-    for found in _NUMBER.finditer(text):
+    """All numbers of a text, with their magnitudes and units. Digits inside names (conv2, CIFAR-10) are none."""
+    for found in _NUMBER.finditer(_NAMES.sub(lambda m: " " * len(m[0]), text)):
         digits = (found["digits"] or "").replace(",", "")
         base = float(digits) if digits else _WORDS[found["word"].lower()]
         exponent = found["exp"] or found["pow"] or (found["sup"] or "").translate(_RAISED) or "0"

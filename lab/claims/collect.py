@@ -134,7 +134,8 @@ class _Seen:
         environment = read_json(run.env, {}) if run is not None else {}
         planned = read_json(run.plan, {}) if run is not None else {}
         held = inside.read(run.artifacts) if run is not None and self._files else inside.Content()
-        inputs = [i for i in said.get("inputs") or () if isinstance(i, dict)]
+        listed = said.get("inputs")
+        inputs = [i for i in listed if isinstance(i, dict)] if isinstance(listed, list) else []
         identities = {f.now for f in self._files if f.now} | {i.content for i in held.images.values()}
         identities |= {w.content for w in held.weights.values()} | {_canonical(d) for d in held.documents.values()}
         splits = {name: held.images[name].content for name in ("train", "reference", "held") if name in held.images}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +46,7 @@ def read(artifacts: Path) -> Content:
     for path in sorted(artifacts.glob("*.npz")) if artifacts.is_dir() else ():
         try:
             _arrays(path, out)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+        except Exception as error:  # whatever an archive that was tampered with makes its reader raise
             out.problems.append(f"artifacts/{path.name} cannot be read ({_said(error)})")
     return out
 

@@ -45,9 +45,10 @@ def report_(
         str, typer.Option("--contract", metavar="SHA", help="The contract [of the newest that may promote].")
     ] = "",
 ) -> None:
-    """Write the lab's report: a static site and a notebook.
+    """Write a site in which every number leads to its row.
 
-    Every number leads to its row, its run directory and the command that made it.
+    And from there to its run directory and the command that made it. Beside the site lies the same as a notebook in
+    Markdown.
     """
     from lab.report.build import build
     from lab.report.folder import asked_in, differences, refuse_foreign, write

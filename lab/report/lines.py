@@ -80,8 +80,10 @@ def _asked(job: Job, spec: Mapping[str, Any], known: dict[str, dict[str, Any]]) 
         out += ["--resource", str(name)]
     if limits.get("time_s"):
         out += ["--time-limit", f"{limits['time_s']:g}s"]
-    for item in spec.get("inputs") or ():
-        if item["name"] in _given_by_params(params, item):
+    inputs = spec.get("inputs") or ()
+    declared = _declared(job) if inputs else frozenset()
+    for item in inputs:
+        if item["name"] in declared:
             continue
         where = f"{item['lane']}:{item['path']}" if item.get("lane") else item["path"]
         out += ["--input", f"{item['name']}={where}" + (f":{item['dest']}" if item.get("dest") else "")]
@@ -97,9 +99,16 @@ def _asked(job: Job, spec: Mapping[str, Any], known: dict[str, dict[str, Any]]) 
     return [*out, "--", *map(str, program)] if program else out
 
 
-def _given_by_params(params: Mapping[str, Any], item: Mapping[str, Any]) -> list[str]:
-    """The input's name where a parameter names its very path: the kind declares it by itself then."""
-    return [item["name"]] if any(value == item["path"] for value in params.values()) else []
+def _declared(job: Job) -> frozenset[str]:
+    """Names of inputs that follow from the parameters: the kind declares them by itself.
+
+    Where the kind is not there (any more), or does not take these parameters, those that are called as one of them.
+    """
+    try:
+        kind = load_kind(job.kind)
+        return frozenset(kind.inputs(kind.Params.model_validate(job.params)))
+    except (LabError, ValueError):
+        return frozenset(name for name, value in job.params.items() if isinstance(value, str))
 
 
 def _plain(kind: str) -> dict[str, Any]:

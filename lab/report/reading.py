@@ -22,7 +22,9 @@ from lab.report.book import Book, Row, slug
 from lab.report.doc import Ident, Inline, Name, stamp
 
 _HEADLINE = b"lab.headline"
-_TAKEN = frozenset({"job", "attempt", "event", "lane", "file", "made", "rival", "axes", "asked", "claim", "gate"})
+_TAKEN = frozenset(  # how ids of other rows begin
+    {"job", "attempt", "event", "lane", "file", "made", "rival", "axes", "asked", "claim", "gate", "folded"}
+)
 _SHOWN = 12  # columns of a table whose kind names none
 
 

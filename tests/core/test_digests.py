@@ -23,6 +23,11 @@ def settle(*paths: Path) -> None:
     time.sleep(max(0.0, newest + core.digests.SETTLED_S + 0.05 - time.time()))
 
 
+def later() -> float:
+    """A clock by which all files are old enough; one test waits until they really are."""
+    return time.time() + 100
+
+
 def count_hashing(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     hashed: list[Path] = []
 
@@ -59,9 +64,10 @@ def test_young_files_are_never_remembered(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_unchanged_young_file_is_hashed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a"
     file.write_bytes(b"alpha")
+    made = file.stat().st_ctime
     hashed = count_hashing(monkeypatch)
     for _ in range(2):
-        with Digests(tmp_path / "digests.db") as digests:
+        with Digests(tmp_path / "digests.db", clock=lambda: made + 1) as digests:
             digests.file(file)
     assert len(hashed) == 2
 
@@ -72,12 +78,11 @@ def test_a_file_put_back_in_time_is_hashed_again(tmp_path: Path) -> None:
     file.write_bytes(b"alpha")
     old = file.stat().st_mtime_ns - 10**10
     os.utime(file, ns=(old, old))
-    settle(file)
-    with Digests(tmp_path / "digests.db") as digests:
+    with Digests(tmp_path / "digests.db", clock=later) as digests:
         digests.file(file)
     file.write_bytes(b"gamma")
     os.utime(file, ns=(old, old))
-    with Digests(tmp_path / "digests.db", clock=lambda: time.time() + 100) as digests:
+    with Digests(tmp_path / "digests.db", clock=later) as digests:
         assert digests.file(file).sha256 == hashlib.sha256(b"gamma").hexdigest()
 
 
@@ -95,10 +100,9 @@ def test_times_in_the_future_are_distrusted(tmp_path: Path, monkeypatch: pytest.
 def test_a_damaged_memory_is_replaced(tmp_path: Path, damage: bytes) -> None:
     memory, file = tmp_path / "digests.db", tmp_path / "a"
     file.write_bytes(b"alpha")
-    settle(file)
     memory.write_bytes(damage)
     for _ in range(2):
-        with Digests(memory) as digests:
+        with Digests(memory, clock=later) as digests:
             assert digests.file(file).sha256 == hashlib.sha256(b"alpha").hexdigest()
     assert sqlite3.connect(memory).execute("SELECT count(*) FROM digest").fetchone() == (1,)
 
@@ -150,7 +154,7 @@ def test_only_regular_files(tmp_path: Path) -> None:
 
 
 def _hash_all(memory: Path, folder: Path) -> str:
-    with Digests(memory) as digests:
+    with Digests(memory, clock=later) as digests:
         return digests.tree(folder).sha256
 
 
@@ -159,7 +163,6 @@ def test_many_at_once(tmp_path: Path) -> None:
     folder.mkdir()
     for i in range(600):
         (folder / str(i)).write_bytes(b"%d" % i)
-    settle(folder / "599")
     with ProcessPoolExecutor(4) as pool:
         jobs = [pool.submit(_hash_all, tmp_path / "digests.db", folder) for _ in range(8)]
         assert len({j.result() for j in jobs}) == 1

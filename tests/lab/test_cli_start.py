@@ -18,10 +18,12 @@ from core.home import Home
 from core.journal import Journal, Role
 from core.states import EventKind as K
 from lab import cli, main
+from lab.commands import claim
 from tests.lab.journals import many_jobs
 from tests.lab.shell import Shell, shell  # noqa: F401
 
 HEAVY = ("ray", "torch", "tensorflow", "pyarrow", "paramiko", "duckdb", "textual", "pydantic", "numpy", "rich", "yaml")
+TABLES = (cli.COMMANDS, cli.LANE_COMMANDS, claim.COMMANDS)
 MODULES = "import sys, json; from lab.main import main; c = main(sys.argv[1:]); print(json.dumps([c, *sys.modules]))"
 
 
@@ -56,7 +58,7 @@ def test_help_of_all_imports_no_command(shell: Shell) -> None:  # noqa: F811
     assert not modules & set(HEAVY)
 
 
-@pytest.mark.parametrize(("table", "name"), [(t, n) for t in (cli.COMMANDS, cli.LANE_COMMANDS) for n in t])
+@pytest.mark.parametrize(("table", "name"), [(t, n) for t in TABLES for n in t])
 def test_the_table_says_what_the_module_says(table: dict[str, cli.Entry], name: str) -> None:
     entry = table[name]
     module = importlib.import_module(entry.module)
@@ -71,11 +73,12 @@ def test_the_table_says_what_the_module_says(table: dict[str, cli.Entry], name: 
 def test_every_command_file_is_in_the_table() -> None:
     folder = Path(cli.__file__).parent / "commands"
     files = {f"lab.commands.{p.stem}" for p in folder.glob("*.py") if not p.stem.startswith("_")}
-    assert files == {e.module for t in (cli.COMMANDS, cli.LANE_COMMANDS) for e in t.values()}
+    assert files == {e.module for t in TABLES for e in t.values()}
 
 
 def test_every_help_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
     words = [[n] for n in cli.COMMANDS] + [["lane", n] for n in cli.LANE_COMMANDS]
+    words += [["claim", n] for n in claim.COMMANDS]
     for word in words:
         assert main.main([*word, "--help"]) == 0, word
         shown = capsys.readouterr().out

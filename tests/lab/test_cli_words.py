@@ -65,7 +65,7 @@ def complete(shell: Shell, line: str, kind: str = "bash", **env: str) -> list[st
 
 
 def test_completion_of_commands_and_options(shell: Shell) -> None:  # noqa: F811
-    assert complete(shell, "lab re") == ["release", "rerun", "results"]
+    assert complete(shell, "lab re") == ["release", "rerun", "results", "report"]
     assert complete(shell, "lab lane d") == ["drain", "down"]
     assert complete(shell, "lab status --st") == ["--state"]
     assert "--home" in complete(shell, "lab status --")

@@ -20,6 +20,7 @@ from lab.report.doc import Block, Facts, Fold, Inline, Line, Link, Name, Page, P
 from lab.report.forms import Form, is_number
 from lab.report.media import Media
 from lab.report.reading import Reading
+from lab.report.sections.folded import folded
 from lab.report.sections.jobs import ended_cells, reason, state
 
 PATH = "studies.html"
@@ -215,6 +216,9 @@ class StudySection:
             cut = len(rows) > _MOST_ROWS
             shown = rows[:_MOST_ROWS]
             block: list[Block] = [self._table(table, columns, shown, cut, several=len(jobs) > 1)]
+            whole = folded(self._r, table, columns, shown, jobs) if cut else None
+            if whole is not None:
+                block.insert(0, whole)
             block.append(Shell(f"lab results {' '.join(where[1:])} --table {table}"))
             inner.append(Section(f"t-{slug(table)}", ["Table ", Name(table)], block))
         if inner:

@@ -17,7 +17,7 @@ READ = [
     ("12% lower, 3 percent", [(12.0, Unit.PERCENT), (3.0, Unit.PERCENT)]),
     ("4 orders of magnitude", [(4.0, Unit.ORDERS)]),
     ("8×8 pixels", [(8.0, Unit.PLAIN), (8.0, Unit.PLAIN)]),
-    ("conv2 of v1.5b", []),
+    ("conv2 of v1.5b on ImageNet-256, 2026-02-20, arXiv:2602.04770", []),
     ("FID 12.3.", [(12.3, Unit.PLAIN)]),
     ("from -1 to 1", [(-1.0, Unit.PLAIN), (1.0, Unit.PLAIN)]),
     ("a word and no number", []),

@@ -180,6 +180,17 @@ def overlap(made: Package) -> None:
     made.change["data"] = forged
 
 
+def another_control(made: Package) -> None:
+    """A bad variant in the place of the untrained model."""
+    made.params["eval-untrained"]["control"] = ""
+
+
+def sweep_of_another_model(made: Package) -> None:
+    """What moves is the model."""
+    made.takes["sample-a1"]["train"] = made.takes["eval-a1"]["train"] = "train-untrained"
+    made.takes["sample-a2"]["train"] = made.takes["eval-a2"]["train"] = "train-untrained"
+
+
 def duplicates(made: Package) -> None:
     """A quarter of the samples, four times, under different names."""
 
@@ -238,7 +249,6 @@ def stale_summary(made: Package) -> None:
 def stale_summary_document(made: Package) -> None:
     def forged(files: Made) -> None:
         files["json"]["summary.json"] = {"nodes": [{"node": "eval", "metric": "fid", "value": 14.0, "alpha": 1.5}]}
-        files["tables"]["drift_summary"] = [r for r in files["tables"]["drift_summary"] if r["node"] == "eval-broken"]
 
     made.change["summary"] = forged
 
@@ -361,6 +371,8 @@ RUNS: list[tuple[Callable[[Package], None], Gate, Outcome, str]] = [
     (not_finite, Gate.TRAINED, REFUSED, "not finite"),
     (half_trained, Gate.TRAINED, REFUSED, "ended at step 280 of 600"),
     (no_better_than_untrained, Gate.TRAINED, CAPPED, "better by"),
+    (another_control, Gate.TRAINED, MISSING, "not an untrained"),
+    (sweep_of_another_model, Gate.LIVE_KNOB, MISSING, "no sweep"),
     (same_encoder, Gate.NO_LEAKAGE, REFUSED, "very extractor"),
     (shared_weights, Gate.NO_LEAKAGE, REFUSED, "1 arrays"),
     (named_encoder, Gate.NO_LEAKAGE, REFUSED, "very extractor"),
@@ -631,3 +643,56 @@ def test_an_archive_of_objects_is_not_unpickled(made: Package, look: Look) -> No
     made.state()
     made.run()
     _is_caught(look, Gate.COUNTS, MISSING, "cannot be read")
+
+
+def test_any_role_with_metrics_stands_under_the_contract(made: Package, look: Look) -> None:
+    """A rival under a role of its own is held to what holds for every evaluation."""
+
+    def forged(files: Made) -> None:
+        for row in files["tables"]["drift_eval"]:
+            row["contract"] = "7" * 64
+        files["json"].clear()
+
+    made.change["eval-s2"] = forged
+    made.submit()
+    given = made.claim(comparisons=[{"a": "eval.fid", "b": "rival.fid"}], statement="FID {eval.fid}")
+    given["cites"] = {
+        **{r: f"pkg/{r}" for r in ("eval", "sample", "train", "data", "extractor")},
+        "rival": "pkg/eval-s2",
+    }
+    given |= {"notes": [], "selection": {"rule": "only"}}
+    made.state(given)
+    made.run()
+    refused = {f.gate for f in look().label.findings if f.outcome is REFUSED}
+    assert refused == {Gate.CONTRACT, Gate.COMPARABILITY}
+
+
+def test_whatever_is_done_to_a_file_is_seen_and_breaks_nothing(made: Package, look: Look) -> None:
+    """Files of the cited jobs, each damaged in one of several ways: never a pass, never an exception."""
+    import random
+
+    made.submit()
+    made.state()
+    made.run()
+    before = look()
+    assert before.label.reached
+    rng = random.Random(5)
+    ways: list[Callable[[bytes], bytes]] = [
+        lambda b: b[: len(b) // 2],
+        lambda b: b"[1, 2]",
+        lambda b: b'{"inputs": 5, "files": [], "packages": [], "payload": 1, "rows": {}}',
+        lambda b: bytes([*b[:-1], b[-1] ^ 1]),
+        lambda b: b.replace(b"numpy", b"numpx", 1) + b" ",
+        lambda b: b"",
+    ]
+    files = [(c.job, f.path) for c in before.evidence.jobs for f in c.files if not f.path.startswith("tables/")]
+    for job, name in rng.sample(files, 24):
+        path = made.home.run_dir(job, 1).path / name
+        good = path.read_bytes()
+        path.write_bytes(rng.choice(ways)(good) if good else b"x")
+        label = look().label
+        assert label.rung is None, name
+        assert Gate.BYTES in {f.gate for f in label.by}
+        assert all("not of a form" not in f.reason for f in label.findings), name
+        path.write_bytes(good)
+    assert look().label.reached

@@ -145,16 +145,32 @@ def test_hostile_words_stay_words(tmp_path: Path) -> None:
     job = scene.submit("command", evil, params={"argv": ["sh", "-c", "echo `date` | wc > '7'"]}, argv=("lab", evil))
     scene.end(job, "command", state="failed", reason=f"it said 12\n{evil}")
     other = scene.submit("command", "a b", params={"argv": ["x"]})
-    scene.end(other, "command", artifacts={"a b": b"1", "a-b": b"2", "ä\n7": b"3", "r.png": b"no picture"})
+    scene.end(other, "command", artifacts={"a b": b"1", "a-b": b"2", "ä\n7": b"3"})
     row = pa.table({"what <7>": ["|`5`|"], "n": [float("inf")], "job_": [True]})
     parity = scene.submit("parity", "p")
-    scene.end(parity, "parity", tables={"file": row})
+    scene.end(parity, "parity", tables={"file": row}, artifacts={"r.png": b"no picture"})
     scene.commit()
     report = built(scene)
     page = report.files["blockers.html"].decode()
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "http://y" not in " ".join(check.look(page).links)
-    assert "r.png of job 2 is no picture" in " ".join(report.warnings)
+    assert "r.png of job 3 is no picture" in " ".join(report.warnings)
     assert "inf" in words(report, f"studies/job-{parity}.html")
-    assert r"artifacts/\xe4\n7" in report.files["evidence/files.tsv"].decode()
+    assert r"artifacts/ä\n7" in report.files["evidence/files.tsv"].decode()
+
+
+def test_a_long_table_is_folded(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    job = scene.submit("parity", "p")
+    numbers = [float(i) for i in range(400)]
+    scene.end(job, "parity", tables={"order": pa.table({"group": numbers, "word": ["w"] * 400})})
+    scene.commit()
+    report = built(scene)
+    said = words(report, f"studies/job-{job}.html")
+    assert "order : all rows, folded" in said
+    assert "group 400 0 199.5 399" in said
+    assert "the first rows, the command below has all" in said
+    rows = check.rows_of(report.files)
+    assert sum(1 for name in rows if name.startswith("order-")) == 150
+    assert dict(built(scene).files) == dict(report.files)
