@@ -49,11 +49,15 @@ class Session:
             yield journal
 
     @contextlib.contextmanager
-    def asking(self, *, migrate: bool = True) -> Iterator[Journal]:
-        """The journal for writing requests; as an older controller left it where `migrate` is false."""
+    def asking(self, *, migrate: bool = True, create: bool = False) -> Iterator[Journal]:
+        """The journal for writing requests; as an older controller left it where `migrate` is false.
+
+        Args:
+            create: make a home where there is none.
+        """
         from core.journal import Journal, Role
 
-        with Journal.open(self.home, Role.CLIENT, migrate=migrate) as journal:
+        with Journal.open(self.home, Role.CLIENT, migrate=migrate, create=create) as journal:
             yield journal
 
     def show_version(self) -> None:

@@ -83,7 +83,7 @@ def _evaluation(evidence: Evidence, judged: Cited) -> Iterator[Finding]:
         )
         yield refused(gate, said, (judged.job, sample.job))
     images = sample.images.get(_SAMPLES)
-    rows = [r for r in judged.rows("samples") if r.get("control", "") != "held"]
+    rows = [r for r in judged.rows("samples") if r.get("control", "") != "held" and not _matched(r)]
     if judged.own != "eval":
         return
     if images is None:
@@ -190,10 +190,16 @@ def _evaluated(evidence: Evidence, judged: Cited) -> Iterator[Finding]:
         yield missing(gate, f"job {judged.job} ({judged.role}) has no table of metrics", jobs)
         return
     images = sample.images.get(_SAMPLES) if sample is not None else None
+    floor = {r.get("n") for r in judged.metrics() if r.get("control") == "held"}
     for row in rows:
-        if images is not None and row.get("n") != images.count:
-            said = f"job {judged.job} ({judged.role}): {row['metric']} is of {row.get('n')} samples, and there are "
-            yield refused(gate, f"{said}{images.count:,}", jobs)
+        who = f"job {judged.job} ({judged.role}): {row['metric']} is of {row.get('n')} samples"
+        if _matched(row):
+            # Of as many of them as stand in for real images: never of more than there are.
+            if row.get("n") not in floor or (images is not None and not 0 < row["n"] <= images.count):
+                yield refused(gate, f"{who}, and the floor beside it is of {_listed(floor)}", jobs)
+                return
+        elif images is not None and row.get("n") != images.count:
+            yield refused(gate, f"{who}, and there are {images.count:,}", jobs)
             return
     features = judged.series.get("features.npz:rows")
     if features and images is not None and int(features[0]) != images.count:
@@ -203,6 +209,15 @@ def _evaluated(evidence: Evidence, judged: Cited) -> Iterator[Finding]:
             jobs,
         )
     yield from _document(judged)
+
+
+def _matched(row: Mapping[str, Any]) -> bool:
+    """Is the row of a part of the samples, as many as the floor has?"""
+    return str(row.get("metric", "")).endswith("_matched")
+
+
+def _listed(numbers: set[Any]) -> str:
+    return ", ".join(sorted(map(str, numbers))) or "nothing"
 
 
 def _document(judged: Cited) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ def ablation_tree(params: AblationParams) -> Study:
     """The whole study.
 
     Raises:
-        BadInput: there is no such variant.
+        BadInput: there is no such variant, or the source cannot be used.
     """
     variants = chosen(params)
     study = Study("drift-ablation")
@@ -30,6 +30,7 @@ def ablation_tree(params: AblationParams) -> Study:
             trained = branches.train(plan, of, f"train{tail}", what, words)
             drawn = {"n": params.n, "alpha": params.alpha, "seed": seed}
             pair = branches.measured(plan, of, trained, tail, drawn, words)
+            # A control that collapsed makes images that are alike: that is its result and no fault of the package.
             branches.audited(plan, of, trained, pair, tail, 1, words, independent=False)
     seeds = ", ".join(map(str, params.seeds))
     study.note(f"{len(variants)} variants × {len(params.seeds)} seeds ({seeds}), {params.n} samples each")

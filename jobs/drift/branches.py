@@ -61,7 +61,12 @@ class Base:
 
 
 def base(plan: Plan, params: SourceParams) -> Base:
-    """Data, and the extractor with its contract and reference statistics."""
+    """Data, and the extractor with its contract and reference statistics.
+
+    Raises:
+        BadInput: the source cannot be used.
+    """
+    params.check()
     data = plan.job("data", "drift-data", "data", params.data(), {})
     profile = {} if params.profile == "cached" else {"profile": params.profile}
     return Base(data, plan.job("extractor", "drift-extractor", "extractor", profile, {DATA: data}))

@@ -13,14 +13,18 @@ RULE = "claimed is the last checkpoint of the first seed at the claimed alpha; a
 
 
 def package_tree(params: PackageParams) -> Study:
-    """The whole study. Nodes of the first seed have plain names; those of another end in -sSEED."""
+    """The whole study. Nodes of the first seed have plain names; those of another end in -sSEED.
+
+    Raises:
+        BadInput: the source cannot be used.
+    """
     study = Study("drift-package")
     plan = branches.Plan(study)
     of = branches.base(plan, params)
     first = params.seeds[0]
     for seed in params.seeds:
         end = "" if seed == first else f"-s{seed}"
-        what = _training(params, seed, last=params.last if seed == first else 1)
+        what = _training(params, seed)
         words: dict[str, Any] = {"variant": "full", "encoder": params.encoder, "seed": seed}
         trained = branches.train(plan, of, f"train{end}", what, words)
         for alpha in params.alphas:
@@ -31,7 +35,10 @@ def package_tree(params: PackageParams) -> Study:
             if claimed:
                 branches.audited(plan, of, trained, pair, tail, params.n, told, independent=True)
         if seed == first:
-            for step in list(DriftTrainParams(**what).models)[:-1]:  # the last one is the model itself
+            steps = list(DriftTrainParams(**what).models)
+            if len(steps) < params.last:
+                study.note(f"last={params.last}: a training of {steps[-1]} steps leaves {len(steps)} checkpoints only")
+            for step in steps[:-1]:  # the last one is the model itself
                 told = {**words, "alpha": params.alpha, "checkpoint": step}
                 drawn = {**_drawn(params, params.alpha, seed), "checkpoint": step}
                 branches.measured(plan, of, trained, f"-step{step}", drawn, told)
@@ -57,14 +64,15 @@ def package_tree(params: PackageParams) -> Study:
     return study
 
 
-def _training(params: PackageParams, seed: int, *, last: int) -> dict[str, Any]:
+def _training(params: PackageParams, seed: int) -> dict[str, Any]:
+    """The same for every seed but for the seed: only then are they each other's repetitions."""
     fields = DriftTrainParams.model_fields
     asked = {
         "encoder": params.encoder,
         "steps": params.steps,
         "unconditional": params.unconditional,
         "scheduler": params.scheduler,
-        "last_checkpoints": last,
+        "last_checkpoints": params.last,
     }
     found = {name: value for name, value in asked.items() if value != fields[name].default}
     return {**found, "seed": seed}

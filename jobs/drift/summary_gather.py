@@ -44,6 +44,7 @@ class Told:
     Attributes:
         unconditional: of a training: its unconditional negatives; None: it says nothing of them.
         picture: of samples.
+        profile: of an extractor, as its contract says.
     """
 
     words: NodeWords
@@ -52,6 +53,7 @@ class Told:
     values: tuple[Value, ...] = ()
     unconditional: int | None = None
     picture: Path | None = None
+    profile: str = ""
 
     @property
     def good(self) -> bool:
@@ -79,6 +81,9 @@ def _told(ctx: Context, words: NodeWords) -> Told:
         recipe = read.get("recipe")
         free = recipe.get("unconditional") if isinstance(recipe, dict) else None
         return Told(words, SUCCEEDED, "", unconditional=free if isinstance(free, int) else None)
+    if words.role == "extractor":
+        payload = read.get("payload")
+        return Told(words, SUCCEEDED, "", profile=str(payload.get("profile")) if isinstance(payload, dict) else "")
     if words.role == "eval":
         return Told(words, SUCCEEDED, "", _evaluated(path, read, words))
     if words.role == "nn":

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from html import escape
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jobs.dose import page as web
-from jobs.drift.summary_find import METRICS, Cell, Verdict
-from jobs.drift.summary_gather import HELD, Told
-
-if TYPE_CHECKING:
-    from jobs.drift_kinds.summary import DriftSummaryParams
+from jobs.drift.summary_find import METRICS, REAL
+from jobs.drift.summary_gather import HELD
+from jobs.drift.summary_words import Report, conclusions, number, over_seeds
 
 SPREAD = "The spread is the larger of the two ranges over seeds; with fewer than two seeds nothing is answered."
 FLOOR = (
-    "The floor is what held-out real images reach in the place of samples, against the same reference: no model can be "
-    "asked to lie closer. It depends on how many images there are, so samples and floor have the same number; where "
-    "there are more samples than held-out images, fid_matched is the distance of as many."
+    "The floor is what held-out real images reach in the place of samples, against the same reference. A model may lie "
+    "closer (its samples are spread evenly over the classes, those images by chance): that does not make it better "
+    "than real. A distance falls with the number of images: where there are more samples than held-out images, "
+    "the one of matched n is compared with the floor."
 )
 NEAREST = (
     "Cosine of pixels, less the mean training image, to the nearest image of the train split. Samples that come closer "
@@ -28,58 +23,26 @@ NEAREST = (
 )
 _QUESTIONS = {
     "worse": "Are the controls worse than the raw model?",
-    "floor": "How far is each variant from held-out real images?",
-    "untrained": "Is the model better than the untrained one?",
     "alpha": "Does alpha do anything?",
+    "untrained": "Is the model better than the untrained one?",
+    "floor": f"How far from {REAL}?",
 }
+_FAILS = {"worse": "worse, as it must be", "better": "better, which must not be"}  # what a control is found to be
 Rows = list[tuple[str, ...]]
 Table = tuple[Sequence[str], Rows]
 
 _HEAD = ("subject", "against", "metric", "margin", "spread", "seeds", "answer")
 
 
-@dataclass(frozen=True)
-class Report:
-    """What the page tells.
-
-    Attributes:
-        floor: metric -> what held-out real images have.
-    """
-
-    params: DriftSummaryParams
-    told: tuple[Told, ...]
-    cells: tuple[Cell, ...]
-    floor: Mapping[str, float]
-    verdicts: tuple[Verdict, ...]
-
-    @property
-    def bad(self) -> list[Told]:
-        return [node for node in self.told if not node.good]
-
-
-def number(value: float | None, *, signed: bool = False) -> str:
-    """Four digits; a dash for none."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value:+.4g}" if signed else f"{value:.4g}"
-
-
-def html(report: Report, figure: Path) -> str:
+def html(report: Report) -> str:
     """The page, self-contained."""
     p = report.params
     what = "variant" if p.template == "ablation" else "alpha"
+    caption = f"Mean ± standard deviation over the seeds, by {what}"
     sections = [
-        ("found", "What was found", _found_html(report)),
-        (
-            "numbers",
-            f"Numbers by {what}",
-            web.table(
-                f"Mean over the seeds, and the standard deviation, by {what}", *_numbers(report), right=(2, 3, 4, 5)
-            )
-            + web.picture(figure, f"each metric by {what}; its numbers are in the table above", "A point is a seed.")
-            + web.paragraph(FLOOR, "faint"),
-        ),
         ("samples", "Samples", _pictures(report)),
+        ("numbers", f"Numbers by {what}", web.table(caption, *_numbers(report)) + _panels(report, what)),
+        ("found", "What was asked", _found_html(report)),
         ("memory", "Nearest training images", web.paragraph(NEAREST) + web.table("By node", *_memory(report))),
     ]
     if p.template == "package":
@@ -88,22 +51,27 @@ def html(report: Report, figure: Path) -> str:
         ("audits", "Audits", web.table("Checks that were made again", *_audits(report))),
         ("failed", "What did not succeed", web.table("Nodes without a result, and why", *_bad(report))),
     ]
-    return web.page(
-        p.title, sections, web.paragraph(_lead(report)) + (web.paragraph(f"Rule: {p.rule}.") if p.rule else "")
-    )
+    return web.page(p.title, sections, web.bullets([*conclusions(report), *_rule(report)]))
 
 
 def markdown(report: Report) -> str:
     """The same as text."""
     p = report.params
-    out = [f"# {p.title}", "", _lead(report), ""]
-    if p.rule:
-        out += [f"Rule: {p.rule}.", ""]
-    out += ["## What was found", ""]
+    out = [f"# {p.title}", "", *(f"- {line}" for line in [*conclusions(report), *_rule(report)]), ""]
+    out += [
+        "## Numbers",
+        "",
+        *_markdown(*_numbers(report)),
+        "",
+        *(f"- {line}" for line in _told(report)),
+        "",
+        FLOOR,
+        "",
+    ]
+    out += ["## What was asked", ""]
     for title, rows in _answers(report):
         out += [f"### {title}", "", *_markdown(_HEAD, rows), ""]
-    out += [SPREAD, "", "## Numbers", "", *_markdown(*_numbers(report)), "", FLOOR, ""]
-    out += ["## Nearest training images", "", NEAREST, "", *_markdown(*_memory(report)), ""]
+    out += [SPREAD, "", "## Nearest training images", "", NEAREST, "", *_markdown(*_memory(report)), ""]
     if p.template == "package":
         out += ["## The last checkpoints", "", *_markdown(*_last(report)), ""]
     out += ["## Audits", "", *_markdown(*_audits(report)), "", "## What did not succeed", ""]
@@ -111,34 +79,36 @@ def markdown(report: Report) -> str:
     return "\n".join(out)
 
 
-def _lead(report: Report) -> str:
-    seeds = sorted({n.words.seed for n in report.told if n.words.seed is not None})
-    said = f"{len(report.told) - len(report.bad)} of {len(report.told)} nodes succeeded, over seeds "
-    said += f"{', '.join(map(str, seeds)) or 'none'}."
-    return said + (f" {len(report.bad)} did not: they are listed below with the reason." if report.bad else "")
+def _rule(report: Report) -> list[str]:
+    return [f"Rule: {report.params.rule}."] if report.params.rule else []
+
+
+def _told(report: Report) -> list[str]:
+    """What the metrics are."""
+    return [f"{METRICS[m].name}: {METRICS[m].told}." for m in METRICS if any(c.metric == m for c in report.cells)]
 
 
 def _answers(report: Report) -> Iterable[tuple[str, Rows]]:
     for question, title in _QUESTIONS.items():
         rows: Rows = [
             (
-                _named(v.subject, question),
-                _named(v.other, question),
-                METRICS[v.metric][0],
+                _named(v.subject, question, report),
+                _named(v.other, question, report),
+                METRICS[v.metric].name,
                 number(v.margin, signed=True),
                 number(v.spread),
                 str(v.seeds),
-                v.answer,
+                _FAILS.get(v.answer, v.answer) if question == "worse" else v.answer,
             )
-            for v in report.verdicts
-            if v.question == question
+            for v in report.of(question)
         ]
         if rows:
             yield title, rows
 
 
-def _named(name: str, question: str) -> str:
-    return f"alpha {name}" if question in ("alpha", "untrained") and name != "untrained" else name
+def _named(name: str, question: str, report: Report) -> str:
+    plain = report.params.template == "ablation" or name in (REAL, "untrained")
+    return name if plain else f"alpha {name}"
 
 
 def _found_html(report: Report) -> str:
@@ -151,50 +121,42 @@ def _found_html(report: Report) -> str:
 def _numbers(report: Report) -> Table:
     """A row a variant or an alpha, a column a metric: mean ± standard deviation over the seeds."""
     metrics = [m for m in METRICS if any(c.metric == m for c in report.cells)]
-    at = {(c.name, c.metric): c for c in report.cells}
-    names = list(dict.fromkeys(c.name for c in report.cells))
     rows: Rows = []
-    for name in names:
-        mine = [at[name, m] for m in metrics if (name, m) in at]
+    for name in dict.fromkeys(c.name for c in report.cells):
+        mine = [cell for m in metrics if (cell := report.cell(name, m)) is not None]
         lost = sorted({seed for cell in mine for seed in cell.lost})
         note = f"seed {', '.join(map(str, lost))} lost" if lost else ""
         seeds = str(max((c.n for c in mine), default=0))
-        rows.append((name, *(_over_seeds(at.get((name, m))) for m in metrics), seeds, note))
+        rows.append((name, *(over_seeds(report.cell(name, m)) for m in metrics), seeds, note))
     if report.floor:
-        rows.append(("held-out real images", *(number(report.floor.get(m)) for m in metrics), "–", "the floor"))
-    return ("of", *(METRICS[m][0] for m in metrics), "seeds", "note"), rows
+        rows.append((REAL, *(number(report.floor.get(m)) for m in metrics), "–", "the floor"))
+    return ("of", *(METRICS[m].name for m in metrics), "seeds", "note"), rows
 
 
-def _over_seeds(cell: Cell | None) -> str:
-    if cell is None or not cell.n:
-        return "–"
-    return number(cell.mean) + (f" ± {number(cell.sd)}" if cell.sd is not None else "")
+def _panels(report: Report, what: str) -> str:
+    """A figure a metric, with what the metric is; and what the floor is."""
+    drawn = [
+        web.picture(path, f"{METRICS[m].name} by {what}; its numbers are in the table above", f"{METRICS[m].told}.")
+        for m, path in report.panels.items()
+    ]
+    return _grid(drawn, "min(17rem,100%)") + web.paragraph(f"A point is a seed, a bar their mean. {FLOOR}", "faint")
 
 
 def _pictures(report: Report) -> str:
-    """One of each variant or alpha: those of the first seed that has any."""
-    first: dict[str, Told] = {}
-    for node in report.told:
-        if node.picture is not None and node.words.checkpoint is None:
-            first.setdefault(_title(report, node), node)
-    out = [
-        f"<h3>{escape(name)}</h3>"
-        + web.picture(
-            node.picture,
-            f"samples of {name}, the classes side by side",
-            f"{node.words.node}: seed {node.words.seed}, a column a class",
-        )
-        for name, node in first.items()
-        if node.picture is not None
+    """The first samples of each variant or alpha."""
+    drawn = [
+        web.picture(p.path, f"samples of {p.name}, a column a class", f"{p.name}: {p.node}, seed {p.seed}")
+        for p in report.pictures
     ]
-    return "".join(out) or web.paragraph("There are none.")
+    if not drawn:
+        return web.paragraph("There are none.")
+    return web.paragraph("A column a class, the first of each.", "faint") + _grid(drawn, "min(17rem,45%)")
 
 
-def _title(report: Report, node: Told) -> str:
-    words = node.words
-    if report.params.template == "ablation" or words.control:
-        return words.variant
-    return f"alpha {words.alpha:g}"
+def _grid(figures: Sequence[str], least: str) -> str:
+    """Beside each other, as many as the width has room for. `least`: CSS width of each."""
+    style = f"display:grid;gap:.2rem 1rem;grid-template-columns:repeat(auto-fill,minmax({least},1fr))"
+    return f'<div style="{style}">{"".join(figures)}</div>'
 
 
 def _memory(report: Report) -> Table:

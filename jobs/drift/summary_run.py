@@ -7,10 +7,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from core.fsio import write_atomic
-from jobs.drift.summary_figure import draw
+from jobs.drift.summary_figure import Drawing
 from jobs.drift.summary_find import Verdict, cells, floors, of_package, of_variants
 from jobs.drift.summary_gather import HELD, Told, Value, gather
-from jobs.drift.summary_page import Report, html, markdown
+from jobs.drift.summary_page import html, markdown
+from jobs.drift.summary_pictures import pictures
+from jobs.drift.summary_words import Report
 from jobs.drift_kinds.summary import DOCUMENT, FIGURE, PAGE, SUMMARY_TABLE, TEXT, VERDICTS_TABLE
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def run(ctx: Context) -> None:
     if not ablation:
         found = tuple(sorted(found, key=lambda c: float(c.name)))
     floor = floors(told)
-    answers = of_variants(found, floor, params.controls) if ablation else of_package(found, told, params.alpha)
+    answers = of_variants(found, floor, params.controls) if ablation else of_package(found, told, floor, params.alpha)
     rows = [row for node in told for row in summary_rows(node, params)]
     verdicts = [verdict_row(v) for v in answers]
     ctx.expect(rows={SUMMARY_TABLE: len(rows), VERDICTS_TABLE: len(verdicts)}, artifacts=(PAGE, TEXT, DOCUMENT, FIGURE))
@@ -45,10 +47,11 @@ def run(ctx: Context) -> None:
             ctx.log(f"{node.words.node} {node.state}: {node.reason}")
     document = {"schema": SCHEMA, "title": params.title, "rule": params.rule, "rows": rows, "verdicts": verdicts}
     write_atomic(ctx.artifact(DOCUMENT), json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n")
-    with ctx.artifact(FIGURE).open("wb") as out:
-        draw(out, found, floor, params.title, x_label="variant" if ablation else "alpha")
-    report = Report(params, told, found, floor, tuple(answers))
-    write_atomic(ctx.artifact(PAGE), html(report, ctx.artifact(FIGURE)))
+    drawing = Drawing(found, floor, params.title, x_label="variant" if ablation else "alpha")
+    drawing.save(ctx.artifact(FIGURE))
+    shown = pictures(told, params.template, ctx.work)
+    report = Report(params, told, found, floor, tuple(answers), shown, drawing.panels(ctx.work))
+    write_atomic(ctx.artifact(PAGE), html(report))
     write_atomic(ctx.artifact(TEXT), markdown(report))
 
 

@@ -82,7 +82,7 @@ class DriftAblation(Kind):
         """The tree.
 
         Raises:
-            BadInput: there is no such variant, or no such folder.
+            BadInput: there is no such variant, or the source cannot be used.
         """
         from jobs.drift.ablation_tree import ablation_tree
 

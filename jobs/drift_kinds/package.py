@@ -74,7 +74,7 @@ class DriftPackage(Kind):
         """The tree.
 
         Raises:
-            BadInput: there is no such folder.
+            BadInput: the source cannot be used.
         """
         from jobs.drift.package_tree import package_tree
 

@@ -41,6 +41,24 @@ class SourceParams(Params):
         """The source in a word."""
         return self.source if self.source in (DIGITS, NOISE) else Path(self.source).name
 
+    def check(self) -> None:
+        """Hold the source against the splits, before anything is submitted.
+
+        Raises:
+            BadInput: there is no such folder, or too few images lie in it.
+        """
+        if self.source in (DIGITS, NOISE):
+            return
+        from jobs.drift.sources import listed
+
+        count = {name: len(files) for name, files in listed(Path(self.source)).items()}
+        if sum(count.values()) <= self.reference + self.held:
+            raise BadInput(
+                f"source={self.source} has {sum(count.values())} images of {len(count)} classes, and reference="
+                f"{self.reference} and held={self.held} leave none of them to train on",
+                hint="give a smaller reference and held, e.g. a quarter of the images each",
+            )
+
     def data(self) -> dict[str, Any]:
         """Parameters of drift-data."""
         names = ("source", "side", "colour", "reference", "held")

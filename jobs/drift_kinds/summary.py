@@ -62,7 +62,10 @@ class DriftSummary(Kind):
     Params: ClassVar[type[Params]] = DriftSummaryParams
     code: ClassVar[tuple[str, ...]] = (
         "core",
-        *(f"jobs.drift.summary_{name}" for name in ("figure", "find", "gather", "page", "run", "tables")),
+        *(
+            f"jobs.drift.summary_{name}"
+            for name in ("figure", "find", "gather", "page", "pictures", "run", "tables", "words")
+        ),
         "jobs.drift_kinds.summary",
         *(f"jobs.dose.{name}" for name in ("chart", "page")),
     )

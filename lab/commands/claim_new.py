@@ -40,7 +40,8 @@ def new_(
     if file is None:
         raise BadInput("no file was named", hint="`lab claim new --template` prints an example")
     given = stating.load_mapping(file)
-    with here.asking() as journal:
+    # A claim comes before its results, so it may be the first thing in a home.
+    with here.asking(create=True) as journal:
         claim, seq = stating.state(journal, given, str(file))
     here.out.show(Stated(claim.name, seq, str(claim.wants), tuple(claim.cites)))
 

@@ -14,6 +14,7 @@ from core.states import JobState
 from lab import main
 from lab.output import human
 from lab.output.page import cells as width_of
+from lanes.start import controller_alive
 from tests.lab.shell import Shell, shell  # noqa: F401
 from tests.lab.test_cli_terminal import Terminal
 from tests.lab.test_cli_words import complete
@@ -36,6 +37,8 @@ def swept(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:  # noqa: F811
     finish(shell.home, 4)
     finish(shell.home, 5, state="failed", cause="error")
     place(shell.home, 6)
+    # A program that a thread of an earlier test starts just now has our lock until it is another one.
+    wait_for(lambda: not controller_alive(shell.home), "the lock to be nobody's")
     monkeypatch.setenv("LAB_HOME", str(shell.home.path))
     monkeypatch.setenv("LAB_NO_START", "1")
     monkeypatch.delenv("COLUMNS", raising=False)

@@ -153,6 +153,7 @@ def rows(home: Home, table: str, first: int, last: int) -> list[dict[str, Any]]:
     """All live rows of the jobs `first` to `last`, whether compacted or not."""
     out: list[dict[str, Any]] = []
     with Journal.open(home) as journal:
+        journal.conn.execute("BEGIN")  # one look: what is compacted meanwhile is still there in it
         for part in query.parts(journal.conn, table=table):
             if part.inline:
                 data = query.payload(journal.conn, part.id)

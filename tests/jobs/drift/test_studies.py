@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from pydantic import ValidationError
 from core.errors import BadInput
 from jobs.drift.ablation_tree import ablation_tree
 from jobs.drift.package_tree import package_tree
+from jobs.drift.sample import preview
+from jobs.drift.summary_pictures import ROWS, SHOWN, cut
 from jobs.drift_kinds.ablation import VARIANTS, AblationParams
 from jobs.drift_kinds.package import PackageParams
 from jobs.drift_kinds.summary import DriftSummary, DriftSummaryParams
@@ -89,6 +92,25 @@ def test_the_package_sweeps_alpha_for_each_seed_and_audits_the_claimed_one():
 def test_parameters_that_do_not_go_together_are_refused(wrong, said):
     with pytest.raises(ValidationError, match=said):
         PackageParams(**wrong)
+
+
+def test_a_folder_is_held_against_the_splits_before_anything_is_submitted(tmp_path):
+    with pytest.raises(BadInput, match="no folder"):
+        ablation_tree(AblationParams(source=str(tmp_path / "none")))
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            (tmp_path / name / f"{number}.png").touch()
+    with pytest.raises(BadInput, match="has 20 images of 2 classes"):
+        package_tree(PackageParams(source=str(tmp_path), reference=10, held=10))
+    study = package_tree(PackageParams(source=str(tmp_path), reference=10, held=9))
+    (data,) = by_kind(study)["drift-data"]
+    assert data.params == {"source": str(tmp_path), "reference": 10, "held": 9}
+
+
+def test_checkpoints_that_a_short_training_does_not_leave_are_said():
+    assert "leaves 2 checkpoints only" in " ".join(package_tree(PackageParams(steps=200)).notes)
+    assert "checkpoints only" not in " ".join(package_tree(PackageParams(steps=300)).notes)
 
 
 def test_what_caps_a_claim_is_said_before_anything_runs():
@@ -261,7 +283,8 @@ def test_an_evaluation_of_something_else_is_refused(tmp_path, spoiled, said):
 def claimed(folder: Path, slope: float, noise: float, **params) -> Package:
     """A package whose inception score rises with alpha, by `slope` each, and differs by `noise` from seed to seed."""
     folder.mkdir(exist_ok=True)
-    study = package_tree(PackageParams(seeds=[1, 2, 3], alphas=[1.0, 1.5, 2.0], steps=600, **params))
+    asked = {"seeds": [1, 2, 3], "alphas": [1.0, 1.5, 2.0], "steps": 600, **params}
+    study = package_tree(PackageParams(**asked))
 
     def value(words, metric):
         if words.get("control") == "untrained":
@@ -289,6 +312,29 @@ def test_alpha_without_unconditional_negatives_is_inert_whatever_the_numbers_say
     assert answers(ctx, "alpha", "is_mean")["2", "1"]["answer"] == "inert: the unconditional negatives weigh nothing"
 
 
+def test_the_floor_is_compared_with_a_distance_of_as_many_images(tmp_path):
+    package = claimed(tmp_path / "in", 0.5, 0.1)
+    for name, words in package.words.items():
+        if words["role"] == "eval" and not words.get("control"):
+            read = json.loads(package.files[name].read_text())
+            read["rows"].append(package.row(words, "fid_matched", 7.0 + words["seed"], n=250))
+            package.write(name, read)
+    ctx = package.run(tmp_path)
+    floor = answers(ctx, "floor", "fid_matched")["1.5", "held-out real images"]
+    assert (floor["margin"], floor["spread"], floor["answer"]) == (pytest.approx(7.0), pytest.approx(2.0), "worse")
+    assert not answers(ctx, "floor", "fid")
+    said = ctx.artifact("summary.md").read_text()
+    assert "matched n of held-out real images, is 2.00: alpha 1.5 9.0 ± 1.0 (4.50 of the floor, farther)" in said
+
+
+def test_an_untrained_control_that_was_lost_is_answered_missing(tmp_path):
+    package = claimed(tmp_path / "in", 0.5, 0.1)
+    package.lose("eval-untrained", "failed", "no")
+    ctx = package.run(tmp_path)
+    assert answers(ctx, "untrained")["1.5", "untrained"]["answer"] == "missing"
+    assert "not found better than the untrained one" in ctx.artifact("summary.md").read_text()
+
+
 def test_the_claimed_rows_are_marked_and_the_last_checkpoints_are_reported_beside_them(tmp_path):
     ctx = claimed(tmp_path / "in", 0.5, 0.1).run(tmp_path)
     rows = [r for r in ctx.tables["drift_summary"] if r["claimed"] and r["metric"] == "fid"]
@@ -298,6 +344,53 @@ def test_the_claimed_rows_are_marked_and_the_last_checkpoints_are_reported_besid
     assert "step 400" in said
     assert "reported, not chosen" in said
     assert "none is chosen" in said
+
+
+def leads(ctx) -> str:
+    """What stands before the first heading of the Markdown; the page says the same."""
+    lead = ctx.artifact("summary.md").read_text().split("\n## ")[0]
+    page = ctx.artifact("index.html").read_text()
+    assert all(escape(line.removeprefix("- ")) in page for line in lead.splitlines() if line.startswith("- "))
+    return lead
+
+
+def test_the_first_sentences_say_what_fails_and_how_near_the_rest_comes(tmp_path):
+    good = leads(ablation(tmp_path / "a", fids((2.0, 3.0), (9.0, 11.0), (700.0, 720.0))).run(tmp_path / "one"))
+    assert "must fail do: by Fréchet distance attraction-only (10.0 ± 1.4) and untrained (710 ± 14) are worse" in good
+    assert "of held-out real images, is 2.00: raw 2.50 ± 0.71 (1.25 of the floor, within the spread)" in good
+    bad = leads(ablation(tmp_path / "b", fids((2.0, 9.0), (9.5, 10.5), (700.0, 720.0))).run(tmp_path / "two"))
+    assert "must fail do" not in bad
+    assert "untrained (710 ± 14) is; but attraction-only (10.00 ± 0.71): within the spread." in bad
+
+
+def test_a_metric_that_does_not_see_a_failure_is_named(tmp_path):
+    def blind(words, metric):
+        return fids((2.0, 3.0), (9.0, 11.0), (700.0, 720.0))(words, "fid") if metric == "fid" else 0.9
+
+    said = leads(ablation(tmp_path / "in", blind).run(tmp_path))
+    assert "Not every metric sees that: attraction-only is within the spread by inception score and" in said
+
+
+def test_the_first_sentences_say_whether_alpha_is_live(tmp_path):
+    live = leads(claimed(tmp_path / "a", 0.5, 0.1).run(tmp_path / "one"))
+    assert "Alpha is live: from 1 to 2, inception score changes by +0.500 (spread over seeds 0.200)" in live
+    drowned = leads(claimed(tmp_path / "b", 0.5, 0.3).run(tmp_path / "two"))
+    assert "Alpha is inert: from 1 to 2 no metric" in drowned
+    dead = leads(claimed(tmp_path / "c", 0.5, 0.1, unconditional=0).run(tmp_path / "three"))
+    assert "Alpha is inert: the unconditional negatives weigh nothing" in dead
+    few = leads(claimed(tmp_path / "d", 0.5, 0.1, seeds=[1]).run(tmp_path / "four"))
+    assert "Whether alpha is live cannot be said" in few
+
+
+def test_the_page_shows_the_upper_rows_of_a_preview_each_whole(tmp_path):
+    images = np.linspace(-1, 1, 40 * 6 * 5, dtype=np.float32).reshape(40, 6, 5, 1)
+    preview(tmp_path / "preview.png", images, np.arange(40) % 2, 2)
+    with Image.open(tmp_path / "preview.png") as whole:
+        rows = whole.height / ROWS
+        assert rows == round(rows)
+    cut(tmp_path / "preview.png", tmp_path / "cut.png")
+    with Image.open(tmp_path / "cut.png") as part:
+        assert part.height / part.width == pytest.approx(SHOWN * rows / whole.width)
 
 
 def test_page_stands_alone_and_documents_hold_every_row(tmp_path):

@@ -123,3 +123,16 @@ def test_the_template_can_be_stated(made: Package, claim: Any, tmp_path: Path) -
     code, out, _ = claim("show", "digits-fid")
     assert code == Exit.OK
     assert "smoke" in out
+
+
+def test_a_claim_may_be_the_first_thing_in_a_home(claim: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes before its results; what is refused leaves nothing behind."""
+    new = tmp_path / "new" / "home"
+    monkeypatch.setenv("LAB_HOME", str(new))
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: [")
+    assert claim("new", str(path))[0] == Exit.BAD_INPUT
+    assert not new.exists()
+    path.write_text(claim("new", "--template")[1])
+    assert claim("new", str(path))[0] == Exit.OK
+    assert "digits-fid" in claim("list")[1]

@@ -131,9 +131,22 @@ def another_checkpoint(made: Package, given: Claim) -> None:
     made.change |= {"train": train, "sample": sample}
 
 
+def more_samples_than_held_out(made: Package, given: Claim) -> None:
+    """The floor is of fewer images, and a distance of as many samples stands beside it."""
+
+    def matched(files: Made) -> None:
+        for rows in (files["tables"]["drift_eval"], files["json"]["evaluation.json"]["rows"]):
+            for row in rows:
+                row["n"] = 200 if row["control"] == "held" else row["n"]
+            rows.append({**rows[0], "metric": "fid_matched", "value": 16.5, "n": 200, "samples": "e" * 64})
+
+    made.change |= {"eval": matched, "eval-s2": matched}
+
+
 HONEST: list[Callable[[Package, Claim], None]] = [
     plain, raw_encoder, two_failures, no_knob, by_id, written_numbers, notes, closed_scope, more_seeds_later,
     best_by_rule, only_experimental, smoke, shuffled_rows, another_checkpoint,
+    more_samples_than_held_out,
 ]  # fmt: skip
 
 
