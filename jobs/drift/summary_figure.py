@@ -82,7 +82,7 @@ class Drawing:
         if any(len(c.name) > 4 for c in cells):
             axis.tick_params(axis="x", labelrotation=35)
             for label in axis.get_xticklabels():
-                label.set_ha("right")
+                label.set_horizontalalignment("right")
         axis.set_xlabel(self.x_label, fontsize=9)
         axis.tick_params(axis="y", labelsize=9)
         axis.grid(axis="y", alpha=0.25)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 
 from jobs.dose import page as web
 from jobs.drift.summary_find import METRICS, REAL
@@ -27,7 +26,11 @@ _QUESTIONS = {
     "untrained": "Is the model better than the untrained one?",
     "floor": f"How far from {REAL}?",
 }
-_FAILS = {"worse": "worse, as it must be", "better": "better, which must not be"}  # what a control is found to be
+# What an answer is called where it is asked for.
+_WORDS = {
+    "worse": {"worse": "worse, as it must be", "better": "better, though it must not be"},
+    "floor": {"worse": "short of it", "better": "beyond it"},
+}
 Rows = list[tuple[str, ...]]
 Table = tuple[Sequence[str], Rows]
 
@@ -41,16 +44,25 @@ def html(report: Report) -> str:
     caption = f"Mean ± standard deviation over the seeds, by {what}"
     sections = [
         ("samples", "Samples", _pictures(report)),
-        ("numbers", f"Numbers by {what}", web.table(caption, *_numbers(report)) + _panels(report, what)),
+        (
+            "numbers",
+            f"Numbers by {what}",
+            web.table(caption, *_numbers(report), right=range(1, 7)) + _panels(report, what),
+        ),
         ("found", "What was asked", _found_html(report)),
-        ("memory", "Nearest training images", web.paragraph(NEAREST) + web.table("By node", *_memory(report))),
+        (
+            "memory",
+            "Nearest training images",
+            web.paragraph(NEAREST) + web.table("By node", *_memory(report), right=range(1, 7)),
+        ),
     ]
     if p.template == "package":
-        sections.append(("last", "The last checkpoints", web.table("Of the first seed", *_last(report))))
-    sections += [
-        ("audits", "Audits", web.table("Checks that were made again", *_audits(report))),
-        ("failed", "What did not succeed", web.table("Nodes without a result, and why", *_bad(report))),
-    ]
+        sections.append(
+            ("last", "The last checkpoints", web.table("Of the first seed", *_last(report), right=range(1, 4)))
+        )
+    sections.append(("audits", "Audits", web.table("Checks that were made again", *_audits(report), right=(2, 3))))
+    failed = ("failed", "What did not succeed", web.table("Nodes without a result, and why", *_bad(report)))
+    sections.insert(0 if report.bad else len(sections), failed)
     return web.page(p.title, sections, web.bullets([*conclusions(report), *_rule(report)]))
 
 
@@ -92,13 +104,13 @@ def _answers(report: Report) -> Iterable[tuple[str, Rows]]:
     for question, title in _QUESTIONS.items():
         rows: Rows = [
             (
-                _named(v.subject, question, report),
-                _named(v.other, question, report),
+                _named(v.subject, report),
+                _named(v.other, report),
                 METRICS[v.metric].name,
                 number(v.margin, signed=True),
                 number(v.spread),
                 str(v.seeds),
-                _FAILS.get(v.answer, v.answer) if question == "worse" else v.answer,
+                _WORDS.get(question, {}).get(v.answer, v.answer),
             )
             for v in report.of(question)
         ]
@@ -106,15 +118,13 @@ def _answers(report: Report) -> Iterable[tuple[str, Rows]]:
             yield title, rows
 
 
-def _named(name: str, question: str, report: Report) -> str:
+def _named(name: str, report: Report) -> str:
     plain = report.params.template == "ablation" or name in (REAL, "untrained")
     return name if plain else f"alpha {name}"
 
 
 def _found_html(report: Report) -> str:
-    out = "".join(
-        f"<h3>{escape(title)}</h3>" + web.table(title, _HEAD, rows, right=(3, 4, 5)) for title, rows in _answers(report)
-    )
+    out = "".join(web.table(title, _HEAD, rows, right=(3, 4, 5)) for title, rows in _answers(report))
     return (out or web.paragraph("There is nothing to compare.")) + web.paragraph(SPREAD, "faint")
 
 
@@ -127,7 +137,7 @@ def _numbers(report: Report) -> Table:
         lost = sorted({seed for cell in mine for seed in cell.lost})
         note = f"seed {', '.join(map(str, lost))} lost" if lost else ""
         seeds = str(max((c.n for c in mine), default=0))
-        rows.append((name, *(over_seeds(report.cell(name, m)) for m in metrics), seeds, note))
+        rows.append((_named(name, report), *(over_seeds(report.cell(name, m)) for m in metrics), seeds, note))
     if report.floor:
         rows.append((REAL, *(number(report.floor.get(m)) for m in metrics), "–", "the floor"))
     return ("of", *(METRICS[m].name for m in metrics), "seeds", "note"), rows
@@ -136,7 +146,11 @@ def _numbers(report: Report) -> Table:
 def _panels(report: Report, what: str) -> str:
     """A figure a metric, with what the metric is; and what the floor is."""
     drawn = [
-        web.picture(path, f"{METRICS[m].name} by {what}; its numbers are in the table above", f"{METRICS[m].told}.")
+        web.picture(
+            path,
+            f"{METRICS[m].name} by {what}; its numbers are in the table above",
+            f"{METRICS[m].name}: {METRICS[m].told}.",
+        )
         for m, path in report.panels.items()
     ]
     return _grid(drawn, "min(17rem,100%)") + web.paragraph(f"A point is a seed, a bar their mean. {FLOOR}", "faint")

@@ -10,7 +10,7 @@ from jobs.drift.summary_gather import Told
 from jobs.drift.summary_words import Picture
 
 ROWS = 16  # of a preview, see `jobs.drift.sample.preview`
-SHOWN = 8  # of these
+MOST, LEAST = 8, 4  # rows of these that are shown: as many as make it a square, where there are few classes
 _WIDE = 640  # px at least: sharp on a screen of twice the pixels
 
 
@@ -39,6 +39,8 @@ def cut(source: Path, path: Path) -> None:
     from PIL import Image
 
     with Image.open(source) as image:
-        part = image.crop((0, 0, image.width, max(1, image.height * SHOWN // ROWS)))
+        row = image.height // ROWS  # px
+        rows = min(MOST, max(LEAST, round(image.width / max(1, row))))
+        part = image.crop((0, 0, image.width, max(1, rows * row)))
     times = math.ceil(_WIDE / part.width)
     part.resize((part.width * times, part.height * times), Image.Resampling.NEAREST).save(path, "PNG", optimize=True)

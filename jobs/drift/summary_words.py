@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.drift.summary_find import FEW, LIVE, METRICS, MISSING, REAL, WEIGHTLESS, Cell, Verdict
-from jobs.drift.summary_gather import Told
+from jobs.drift.summary_gather import HELD, Told
 
 if TYPE_CHECKING:
     from jobs.drift_kinds.summary import DriftSummaryParams
@@ -63,6 +63,7 @@ def conclusions(report: Report) -> list[str]:
         found += [*_controls(report), _near(report, "each variant")]
     else:
         found += [_alpha(report), _near(report, "the claimed alpha"), *_untrained(report)]
+    found += _nearest(report)
     if any(node.profile == "proxy" for node in report.told):
         found.append("The extractor is random (profile proxy): its numbers support a smoke test and nothing more.")
     return found
@@ -182,6 +183,26 @@ def _untrained(report: Report) -> Iterable[str]:
         yield f"The model is better than the untrained one by {listed(better)}{'; ' if rest else ''}{'; '.join(rest)}."
     elif rest:
         yield f"The model is not found better than the untrained one: {'; '.join(rest)}."
+
+
+def _nearest(report: Report) -> Iterable[str]:
+    """Which samples lie closer to images of the train split than held-out real ones do?"""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for node in report.told:
+        own = [v.value for v in node.values if v.metric == "nn_p95" and v.control != HELD]
+        real = [v.value for v in node.values if v.metric == "nn_p95" and v.control == HELD]
+        if own and real:
+            found.setdefault(node.words.variant, []).append((own[0], real[0]))
+    close = [
+        f"{name} (in {sum(own > real for own, real in pairs)} of {len(pairs)}, by up to "
+        f"{number(max(own - real for own, real in pairs))})"
+        for name, pairs in found.items()
+        if any(own > real for own, real in pairs)
+    ]
+    if close:
+        yield f"Closer to training images than {REAL} are, by the cosine's 95th percentile: {listed(close)}."
+    elif found:
+        yield f"No samples come closer to training images than {REAL} do, by the cosine's 95th percentile."
 
 
 def _subject(report: Report, verdict: Verdict) -> str:

@@ -17,7 +17,7 @@ from core.errors import BadInput
 from jobs.drift.ablation_tree import ablation_tree
 from jobs.drift.package_tree import package_tree
 from jobs.drift.sample import preview
-from jobs.drift.summary_pictures import ROWS, SHOWN, cut
+from jobs.drift.summary_pictures import LEAST, MOST, ROWS, cut
 from jobs.drift_kinds.ablation import VARIANTS, AblationParams
 from jobs.drift_kinds.package import PackageParams
 from jobs.drift_kinds.summary import DriftSummary, DriftSummaryParams
@@ -382,15 +382,16 @@ def test_the_first_sentences_say_whether_alpha_is_live(tmp_path):
     assert "Whether alpha is live cannot be said" in few
 
 
-def test_the_page_shows_the_upper_rows_of_a_preview_each_whole(tmp_path):
+@pytest.mark.parametrize(("classes", "shown"), [(2, LEAST), (7, 6), (10, MOST)])
+def test_the_page_shows_the_upper_rows_of_a_preview_each_whole(tmp_path, classes, shown):
     images = np.linspace(-1, 1, 40 * 6 * 5, dtype=np.float32).reshape(40, 6, 5, 1)
-    preview(tmp_path / "preview.png", images, np.arange(40) % 2, 2)
+    preview(tmp_path / "preview.png", images, np.arange(40) % classes, classes)
     with Image.open(tmp_path / "preview.png") as whole:
         rows = whole.height / ROWS
         assert rows == round(rows)
     cut(tmp_path / "preview.png", tmp_path / "cut.png")
     with Image.open(tmp_path / "cut.png") as part:
-        assert part.height / part.width == pytest.approx(SHOWN * rows / whole.width)
+        assert part.height / part.width == pytest.approx(shown * rows / whole.width)
 
 
 def test_page_stands_alone_and_documents_hold_every_row(tmp_path):

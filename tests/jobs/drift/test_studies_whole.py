@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -83,11 +84,12 @@ def rows(home: Home, job: int, table: str) -> list[dict[str, Any]]:
 
 
 def texts(home: Home, job: query.Job) -> list[str]:
-    """The page and the Markdown of a summary."""
+    """What the page and the Markdown of a summary say."""
     artifacts: Path = home.run_dir(job.id, job.attempts).artifacts
-    return [(artifacts / name).read_text() for name in ("index.html", "summary.md")]
+    return [html.unescape((artifacts / name).read_text()) for name in ("index.html", "summary.md")]
 
 
+@pytest.mark.long
 def test_a_training_that_is_killed_for_good_is_listed_with_all_it_takes_along_and_runs_again_alone(
     shared_home: Home, tmp_path: Path
 ) -> None:
@@ -121,7 +123,8 @@ def test_a_training_that_is_killed_for_good_is_listed_with_all_it_takes_along_an
     missing = {row["node"]: row for row in said if row["state"] != "succeeded"}
     assert {name: row["state"] for name, row in missing.items()} == {name: str(jobs[name].state) for name in lost}
     assert "SIGKILL" in missing[killed]["reason"]
-    assert all(killed in row["reason"] for name, row in missing.items() if name != killed), missing
+    ids = {f"job {tree.jobs[name]} " for name in lost}
+    assert all(any(one in row["reason"] for one in ids) for name, row in missing.items() if name != killed), missing
     verdicts = {
         (v["question"], v["subject"], v["metric"]): v["answer"] for v in rows(shared_home, summary.id, "drift_verdicts")
     }
