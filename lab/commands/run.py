@@ -107,6 +107,8 @@ class RunReport(Report):
 def _inputs(words: Sequence[str] | None) -> dict[str, Path]:
     out: dict[str, Path] = {}
     for name, path in arguments.assignments(words, "--input").items():
+        if not path:  # it would be the current folder
+            raise BadInput(f"the input '{name}=' has no path", hint="write --input NAME=PATH")
         full = Path(path).expanduser().absolute()
         if not full.exists():
             raise BadInput(f"the input {name!r} does not exist ({full})", hint="correct the path")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sqlite3
 import time
@@ -263,6 +264,8 @@ def test_waiting_says_why_once_and_again_when_it_is_another_reason(
     said: list[str] = []
     why = "job 3 has 4 jobs before it"
     monkeypatch.setattr(here.out, "remark", said.append)
+    for taker in ("lab.explain", "lab.explainsweep", "lab.tui.feed"):
+        importlib.import_module(taker)  # imported later, it would take the bent one for good
     monkeypatch.setattr("lanes.start.controller_alive", lambda _: True)
     monkeypatch.setattr("lab.explain.why_waits", lambda *_: why)
     watch = wait._Reasons(here)

@@ -159,6 +159,8 @@ def test_a_down_is_content_with_the_controller_that_it_was_about(
             tx.append(K.CONTROLLER_DOWN, data={"why": "asked"})
             tx.append(K.CONTROLLER_UP, data={"pid": 2})
 
+    for taker in ("lab.explain", "lab.explainsweep", "lab.tui.feed"):
+        importlib.import_module(taker)  # imported later, it would take the bent one for good
     monkeypatch.setattr("lanes.start.controller_alive", lambda _: True)
     monkeypatch.setattr("lanes.start.wake", obey)
     assert main.main(["down", "--timeout", "5s"]) == 0

@@ -255,6 +255,13 @@ def test_run_that_fails_ends_with_1(shell: Shell) -> None:  # noqa: F811
     assert "the numbers are wrong" in done.out
 
 
+def test_an_input_without_a_path_is_not_the_current_folder(shell: Shell) -> None:  # noqa: F811
+    with_quick(shell)
+    empty = shell("run", "quick", "--input", "data=")
+    assert empty.code == Exit.BAD_INPUT
+    assert "the input 'data=' has no path" in empty.err
+
+
 def test_a_debugger_stops_inside_the_kind_and_no_ray_is_there(shell: Shell) -> None:  # noqa: F811
     with_quick(shell)
     typed = "\n".join(
