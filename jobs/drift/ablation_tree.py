@@ -5,6 +5,7 @@ from __future__ import annotations
 from core.study import Study
 from jobs.drift import branches
 from jobs.drift_kinds.ablation import CONTROLS, VARIANTS, AblationParams, chosen
+from jobs.drift_kinds.source import counted
 
 
 def ablation_tree(params: AblationParams) -> Study:
@@ -33,7 +34,9 @@ def ablation_tree(params: AblationParams) -> Study:
             # A control that collapsed makes images that are alike: that is its result and no fault of the package.
             branches.audited(plan, of, trained, pair, tail, 1, words, independent=False)
     seeds = ", ".join(map(str, params.seeds))
-    study.note(f"{len(variants)} variants × {len(params.seeds)} seeds ({seeds}), {params.n} samples each")
+    study.note(
+        f"{counted(len(variants), 'variant')} × {counted(len(params.seeds), 'seed')} ({seeds}), {params.n} samples each"
+    )
     study.job(
         "drift-summary",
         {

@@ -7,6 +7,7 @@ from typing import Any
 from core.study import Study
 from jobs.drift import branches
 from jobs.drift_kinds.package import PackageParams
+from jobs.drift_kinds.source import counted
 from jobs.drift_kinds.train import DriftTrainParams
 
 RULE = "claimed is the last checkpoint of the first seed at the claimed alpha; all seeds are listed, none is chosen"
@@ -84,7 +85,9 @@ def _drawn(params: PackageParams, alpha: float, seed: int) -> dict[str, Any]:
 
 def _notes(study: Study, params: PackageParams) -> None:
     alphas = ", ".join(f"{a:g}" for a in params.alphas)
-    study.note(f"{len(params.seeds)} seeds, alpha {alphas}, claimed {params.alpha:g}, {params.n} samples each")
+    study.note(
+        f"{counted(len(params.seeds), 'seed')}, alpha {alphas}, claimed {params.alpha:g}, {params.n} samples each"
+    )
     study.note(RULE)
     if params.profile == "proxy":
         study.note("profile proxy: the extractor is random, so a claim on this package stays at smoke")

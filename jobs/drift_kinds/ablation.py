@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from core.errors import BadInput
 from core.kind import Kind, Params
 from core.study import Study
-from jobs.drift_kinds.source import SourceParams, filtered
+from jobs.drift_kinds.source import SourceParams, counted, filtered
 
 # Name -> parameters of drift-train. The order is that of the tables.
 VARIANTS: dict[str, dict[str, str]] = {
@@ -76,7 +76,7 @@ class DriftAblation(Kind):
             count = len(chosen(params))
         except BadInput:
             count = 0
-        return f"{params.named}, {count} variants × {len(params.seeds)} seeds"
+        return f"{params.named}, {counted(count, 'variant')} × {counted(len(params.seeds), 'seed')}"
 
     def study(self, params: AblationParams) -> Study:
         """The tree.

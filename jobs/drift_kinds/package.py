@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from core.kind import Kind, Params
 from core.study import Study
 from jobs.drift_kinds.ablation import once
-from jobs.drift_kinds.source import SourceParams
+from jobs.drift_kinds.source import SourceParams, counted
 
 GREATEST = 4.0  # alpha that a training sees
 
@@ -68,7 +68,9 @@ class DriftPackage(Kind):
 
     def describe(self, params: PackageParams) -> str:
         alphas = ", ".join(f"{a:g}" for a in params.alphas)
-        return f"{params.named}, {params.profile}, {params.encoder}, {len(params.seeds)} seeds, alpha {alphas}"
+        return (
+            f"{params.named}, {params.profile}, {params.encoder}, {counted(len(params.seeds), 'seed')}, alpha {alphas}"
+        )
 
     def study(self, params: PackageParams) -> Study:
         """The tree.

@@ -77,3 +77,8 @@ def filtered(what: str, asked: Iterable[str], known: Iterable[str]) -> list[str]
         if name not in known:
             raise BadInput(f"{what}: there is no {name!r}", hint=f"there are: {', '.join(known)}")
     return [name for name in known if name in asked]
+
+
+def counted(n: int, word: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{n} {word}{'' if n == 1 else 's'}"
